@@ -1,0 +1,53 @@
+# make help lists what there is. Needs Python 3.11+, a C compiler and pip; everything else is fetched from PyPI.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(wildcard gateway/_*.pyx gateway/_*.pxi gateway/_*.pxd) setup.py
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: $(VENV)/built ## set everything up and run the node with embedded defaults
+	$(BIN)/python -m gateway
+
+.PHONY: test
+test: lint generated unit extras ## set everything up and run every check and test
+
+.PHONY: unit
+unit: $(VENV)/dev ## the tests
+	$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: $(VENV)/dev ## ruff, mypy strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(VENV)/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "gateway needs Python 3.11 or newer; say PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -U pip
+	@touch $@
+
+$(VENV)/installed: $(VENV)/made requirements/run.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements/run.txt
+	@touch $@
+
+$(VENV)/built: $(VENV)/installed $(SOURCES)
+	$(BIN)/python setup.py -q build_ext --inplace
+	@touch $@
+
+$(VENV)/dev: $(VENV)/built requirements/dev.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements/dev.txt
+	@touch $@
+
+include $(wildcard make/*.mk)
+
+.PHONY: clean
+clean: ## remove everything that was built
+	rm -rf $(VENV) build dist *.egg-info gateway/*.so gateway/*.c .hypothesis .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,145 @@
+"""What the core needs from outside, as small interfaces with their promises. No driver lives here.
+
+Every implementation passes the same contract suite (`tests/contracts`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+import trio
+
+BusHandler = Callable[[str, bytes], None]
+"""`handler(subject, payload)`: synchronous, on the Trio thread, in order; what it raises is logged and dropped."""
+
+
+class Subscription(Protocol):
+    """A live subscription."""
+
+    def close(self) -> None:
+        """Stop; idempotent. The handler is not called again."""
+
+
+class Bus(Protocol):
+    """Publish and subscribe by subject (protocol section 5).
+
+    Promises: `publish` never waits and never blocks; payloads from one publisher on one subject arrive in
+    the order published; each plain subscriber gets every payload, one member of each queue group gets it;
+    a handler never runs inside `publish`. What nobody subscribes to is forgotten.
+    """
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Carry payloads until cancelled. `started` when publish and subscribe work."""
+
+    def publish(self, subject: str, payload: bytes) -> bool:
+        """Queue `payload`; False when the bound is reached or the bus is away, and then nothing was queued.
+
+        Raises:
+            ValueError: a subject that is no sequence of names, or a payload over the bus's maximum.
+        """
+
+    def subscribe(self, subject: str, handler: BusHandler, *, queue: str = "") -> Subscription:
+        """Call `handler` for each payload on `subject`; `*` stands for one name. With `queue`, share it."""
+
+    async def drain(self) -> None:
+        """Return when everything published before has been handed on. The caller holds a deadline."""
+
+    @property
+    def healthy(self) -> bool:
+        """False while the bus cannot be reached: readiness, not liveness."""
+
+
+class LoginPolicy(StrEnum):
+    """Who gives way when a user logs in again (protocol section 6)."""
+
+    MULTI_DEVICE = "multi_device"
+    SINGLE_DEVICE = "single_device"
+    SINGLE_PER_PLATFORM = "single_per_platform"
+
+
+class Location(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one device of a user is connected: one field of `im:user:conn:{user_id}`.
+
+    `login_time` and `expires_at` are Unix seconds. A location is owned by (conn_id, boot_id).
+    """
+
+    user_id: int
+    access_node: str
+    conn_id: int
+    device_id: str
+    platform: str
+    login_time: int
+    address: str = ""
+    transport: str = ""
+    region: str = ""
+    boot_id: str = ""
+    expires_at: int = 0
+
+
+class LocationStore(Protocol):
+    """Where users are. Claim, renew and release are each atomic; the newest claim (by conn_id) wins any race."""
+
+    async def claim(self, location: Location, policy: LoginPolicy) -> Sequence[Location] | None:
+        """Enter `location` and remove what the policy displaces, atomically.
+
+        Returns:
+            Exactly the entries displaced (the same device's older one always), or None when `location`
+            itself is older than an entry that the policy would have it displace: the caller lost the race.
+
+        Raises:
+            StoreUnavailable: within a second when the store cannot be asked.
+        """
+
+    async def renew(self, locations: Sequence[Location]) -> Sequence[Location]:
+        """Extend the life of those still owned by their (conn_id, boot_id); return those that are not."""
+
+    async def release(self, location: Location) -> bool:
+        """Remove it if it is still its owner's; False if it was not there or is somebody else's."""
+
+    async def lookup(self, user_ids: Sequence[int]) -> dict[int, list[Location]]:
+        """Live locations of each user; users without one are absent."""
+
+    @property
+    def healthy(self) -> bool:
+        """False while the store cannot be reached."""
+
+
+class StoreUnavailable(Exception):
+    """A backend could not be asked in time."""
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """Who a token speaks for. `expires_at` is Unix seconds."""
+
+    user_id: int
+    expires_at: float
+
+
+class Credentials(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client presents. Never logged."""
+
+    token: str
+    device_id: str
+    platform: str
+    address: str
+
+
+class AuthRefused(Exception):
+    """The credentials were not accepted; `code` is of the 41xx range, the message may be shown to the client."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Authenticator(Protocol):
+    """From a token to an identity. Fails closed."""
+
+    async def authenticate(self, credentials: Credentials) -> Identity:
+        """Raises:
+        AuthRefused: with the code to tell. Anything else it raises is told as 4104.
+        """
