@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -34,6 +35,9 @@ class Link(Protocol):
     address: str
     """The peer's IP address as text, without port; behind a trusted proxy the client's."""
 
+    prefix: Callable[[int], bytes] | None
+    """Gives what the transport writes in front of so many bytes of frames (a WebSocket header); None: nothing."""
+
     def attach(self, receiver: Receiver) -> None:
         """Say who is told. Before this nothing is read."""
 
@@ -43,9 +47,6 @@ class Link(Protocol):
         Raises:
             LinkClosed: the peer went away or was refused in the transport's own words.
         """
-
-    def prefix(self, length: int) -> bytes:
-        """What the transport writes in front of `length` bytes of frames (a WebSocket header), or nothing."""
 
     def send(self, data: bytes) -> bool:
         """Hand over bytes that `prefix` is already part of; never waits.

@@ -1,0 +1,112 @@
+"""From a Downstream to the outboxes of the connections it means. Encoded once, shared by all of them."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from gateway._framing import (
+    Downstream,
+    FrameError,
+    SharedFrame,
+    SignalFrame,
+    build_downstream,
+    encode_frame,
+    parse_downstream,
+)
+from gateway.core.ports import Location
+from gateway.core.outbox import Item, SignalKey, Verdict
+from gateway.protocol.codes import Code
+from gateway.protocol.envelopes import Undelivered
+from gateway.protocol.types import Action, MsgType
+
+if TYPE_CHECKING:
+    from gateway.core.hub import Hub
+
+log = logging.getLogger("gateway.delivery")
+
+
+class Delivery:
+    """The bus handler of a node's own subject and of the broadcast subject."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    @staticmethod
+    def shared(frame: bytes) -> SharedFrame:
+        """A frame whose seq each connection counts for itself."""
+        return SharedFrame(frame)
+
+    def receive(self, subject: str, payload: bytes) -> None:
+        """Handle one Downstream; one that is not valid is logged, counted and dropped."""
+        metrics = self._hub.metrics
+        try:
+            down = parse_downstream(payload)
+        except FrameError as error:
+            metrics.malformed_downstream += 1
+            log.warning("malformed_downstream", extra={"subject": subject, "error": str(error)})
+            return
+        if down.expires_at and down.expires_at < self._hub.wall_ms():
+            metrics.expired += 1
+        elif down.action == Action.KICK:
+            self._kick(down)
+        elif not self._deliver(down) and (down.user_id or down.conn_ids):
+            self._undelivered(down, payload)
+
+    def displace(self, location: Location, code: Code) -> None:
+        """Close the connection behind an entry that a login displaced, wherever it is."""
+        if location.access_node == self._hub.node_id:
+            connection = self._hub.registry.connection(location.conn_id)
+            if connection is not None:
+                connection.close(code, code.label)
+            return
+        kick = build_downstream(location.user_id, (location.conn_id,), "", "", 0, Action.KICK, code, 0, b"", 0)
+        if not self._hub.bus.publish(self._hub.subjects.downstream(location.access_node), kick):
+            log.warning("kick_not_sent", extra={"node": location.access_node, "conn": location.conn_id})
+
+    def _kick(self, down: Downstream) -> None:
+        code = down.code or Code.KICKED_BY_ADMIN
+        reason = Code(code).label if code in Code.__members__.values() else "kicked"
+        registry = self._hub.registry
+        if down.conn_ids:
+            # a login under way has no session yet, but can be displaced already
+            targets = [each for each in map(registry.connection, down.conn_ids) if each is not None]
+        else:
+            targets = list(registry.targets(down))
+        for connection in targets:
+            connection.close(code, reason)
+
+    def _deliver(self, down: Downstream) -> bool:
+        """Push to every target; False when there is none."""
+        hub = self._hub
+        frame = down.frame
+        encoded = encode_frame(down.msg_type, down.packet)
+        item: Item = encoded if frame.seq else SharedFrame(encoded)
+        key: SignalKey | None = (frame.from_user, frame.kind) if isinstance(frame, SignalFrame) else None
+        found = False
+        metrics = hub.metrics
+        for connection in hub.registry.targets(down):
+            found = True
+            verdict = connection.push(item, key)
+            if verdict is Verdict.QUEUED:
+                metrics.messages_sent += down.msg_type == MsgType.MESSAGE
+            elif verdict is Verdict.CONFLATED:
+                metrics.signals_conflated += 1
+            elif key is not None:
+                metrics.signals_dropped += 1
+        return found
+
+    def _undelivered(self, down: Downstream, payload: bytes) -> None:
+        """Say that the target is not here (any more), once; a Signal or a reply is not worth that."""
+        hub = self._hub
+        hub.metrics.undelivered += 1
+        if down.msg_type != MsgType.MESSAGE:
+            return
+        report = Undelivered(
+            node_id=hub.node_id,
+            user_id=down.user_id,
+            conn_id=down.conn_ids[0] if down.conn_ids else 0,
+            reason="no such connection",
+            downstream=payload,
+        )
+        hub.bus.publish(hub.subjects.undelivered, report.encode())

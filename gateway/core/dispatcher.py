@@ -1,0 +1,164 @@
+"""From frame type to what is done: the tables for before and after Auth, and the handlers of the hot types.
+
+Adding a frame kind touches this file and one row of a table here. Handlers are synchronous: they check,
+publish, and return the reply.
+"""
+
+from __future__ import annotations
+
+import time
+
+from gateway._framing import (
+    AckFrame,
+    ChatFrame,
+    DispatchTable,
+    Frame,
+    SignalFrame,
+    build_ack,
+    build_error,
+    build_upstream,
+)
+from gateway.core.connection import Connection
+from gateway.core.limits import ErrorBudget
+from gateway.core.session import Session
+from gateway.protocol.codes import ANSWERED, Code
+from gateway.protocol.types import AckStatus, MsgType
+
+SYNC_COST = 5.0
+"""Messages' worth of rate that one Sync takes: Logic reads up to a hundred messages for it."""
+RECEIPT_COST = 0.05
+"""Messages' worth of rate that a receipt or a Signal takes: a reader of busy groups owes one per message."""
+THROTTLE_TOKENS = 4.0
+"""Reading goes on when so many messages may pass: fewer timers than one by one."""
+RECEIPTS = (AckStatus.DELIVERED, AckStatus.READ)
+
+
+def greeting_table() -> DispatchTable:
+    """Before Auth: Heartbeat is answered, Auth is held for the reader, all else is out of order."""
+    table = DispatchTable(refuse)
+    table.echo(MsgType.HEARTBEAT)
+    table.on(MsgType.AUTH, auth)
+    for kind in MsgType:
+        if kind not in (MsgType.HEARTBEAT, MsgType.AUTH):
+            table.forbid(kind, Code.OUT_OF_ORDER)
+    return table
+
+
+def seated_table() -> DispatchTable:
+    """After Auth."""
+    table = DispatchTable(refuse)
+    table.echo(MsgType.HEARTBEAT)
+    table.forbid(MsgType.AUTH, Code.OUT_OF_ORDER)
+    table.on(MsgType.MESSAGE, message)
+    table.on(MsgType.MESSAGE_ACK, receipt)
+    table.on(MsgType.SIGNAL, signal)
+    table.on(MsgType.SYNC, sync)
+    return table
+
+
+def auth(connection: Connection, frame: Frame) -> None:
+    """Auth has to wait for the authenticator: the reader task does it."""
+    connection.hold(frame)
+
+
+def message(connection: Connection, frame: ChatFrame) -> bytes | None:
+    """Check, publish upstream, acknowledge as accepted."""
+    session = connection.session
+    assert session is not None
+    now_ms = time.time_ns() // 1_000_000
+    if not frame.valid or frame.from_user not in (0, session.user_id):
+        return rejected(connection, frame, now_ms)
+    spend(connection, session, 1.0)
+    hub = connection.hub
+    if not publish(connection, session, frame, now_ms):
+        hub.metrics.refused[Code.UPSTREAM_UNAVAILABLE] += 1
+        return build_ack(frame.seq, now_ms, frame.msg_id, AckStatus.REJECTED, Code.UPSTREAM_UNAVAILABLE, 0, now_ms)
+    hub.metrics.messages_received += 1
+    connection.handed_over += 1
+    return build_ack(frame.seq, now_ms, frame.msg_id, AckStatus.ACCEPTED, 0, 0, now_ms)
+
+
+def receipt(connection: Connection, frame: AckFrame) -> bytes | None:
+    """Delivered or Read, passed upstream; nothing is answered."""
+    if not frame.valid or frame.status not in RECEIPTS:
+        return refuse(connection, Code.INVALID_PAYLOAD, MsgType.MESSAGE_ACK, frame.seq)
+    return passed_up(connection, frame, RECEIPT_COST)
+
+
+def signal(connection: Connection, frame: SignalFrame) -> bytes | None:
+    """Passed upstream or dropped; never answered but when it is wrong."""
+    session = connection.session
+    assert session is not None
+    if frame.from_user not in (0, session.user_id) or (frame.to_user > 0) == (frame.group_id > 0):
+        return refuse(connection, Code.INVALID_PAYLOAD, MsgType.SIGNAL, frame.seq)
+    if not spend(connection, session, RECEIPT_COST) or not publish(connection, session, frame, _wall_ms()):
+        connection.hub.metrics.signals_dropped += 1
+    return None
+
+
+def sync(connection: Connection, frame: Frame) -> bytes | None:
+    """Logic answers it."""
+    return passed_up(connection, frame, SYNC_COST)
+
+
+def passed_up(connection: Connection, frame: Frame, cost: float) -> bytes | None:
+    """Spend, publish, and answer only when the bus says no."""
+    session = connection.session
+    assert session is not None
+    spend(connection, session, cost)
+    if publish(connection, session, frame, _wall_ms()):
+        return None
+    return refuse(connection, Code.UPSTREAM_UNAVAILABLE, frame.type, frame.seq)
+
+
+def publish(connection: Connection, session: Session, frame: Frame, now_ms: int) -> bool:
+    """Hand the client's packet to the bus, unchanged, in its envelope."""
+    hub = connection.hub
+    envelope = build_upstream(
+        hub.node_id, connection.id, session.user_id, session.device_id, session.platform, now_ms, frame
+    )
+    return hub.bus.publish(hub.upstream, envelope)
+
+
+def spend(connection: Connection, session: Session, cost: float) -> bool:
+    """Take from the user's budget. Overdrawn: this frame still passes, but no more is read for a while."""
+    now = connection.seen
+    if session.bucket.spend(now, cost):
+        return True
+    connection.throttle(now, session.bucket.wait(now, THROTTLE_TOKENS))
+    return False
+
+
+def rejected(connection: Connection, frame: ChatFrame, now_ms: int) -> bytes | None:
+    """A Message that breaks the rules on its fields."""
+    count_error(connection, Code.INVALID_PAYLOAD)
+    msg_id = frame.msg_id if len(frame.msg_id) <= 64 else ""
+    return build_ack(frame.seq, now_ms, msg_id, AckStatus.REJECTED, Code.INVALID_PAYLOAD, 0, now_ms)
+
+
+def refuse(connection: Connection, code: int, msg_type: int, seq: int) -> bytes | None:
+    """What may not pass: answered by Error; all but the codes of ANSWERED close the link."""
+    reason = f"{Code(code).label} (type {msg_type})"
+    reply = build_error(seq, _wall_ms(), code, reason)
+    if code in ANSWERED:
+        count_error(connection, code)
+    else:
+        connection.hub.metrics.refused[code] += 1
+        connection.close(code, reason, told=True)
+    return reply
+
+
+def count_error(connection: Connection, code: int) -> None:
+    """Count an answered error; the client's own mistakes are bounded a minute, then close the link."""
+    hub = connection.hub
+    hub.metrics.refused[code] += 1
+    if code == Code.UPSTREAM_UNAVAILABLE:
+        return
+    if connection.errors is None:
+        connection.errors = ErrorBudget()
+    if not connection.errors.spend(connection.seen, hub.limits.protocol_errors_per_minute):
+        connection.close(code, "too many protocol errors")
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000

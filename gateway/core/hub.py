@@ -1,0 +1,243 @@
+"""What all connections of a node share, and the life of each from accept to release."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+import msgspec
+import trio
+
+from gateway._framing import Frame
+from gateway.core import dispatcher
+from gateway.core.connection import Connection
+from gateway.core.delivery import Delivery
+from gateway.core.flusher import Flusher
+from gateway.core.ids import ConnectionIds, secret_id
+from gateway.core.limits import Admission
+from gateway.core.link import Link
+from gateway.core.login import log_in
+from gateway.core.refusal import turn_away
+from gateway.core.metrics import Metrics
+from gateway.core.ports import Authenticator, AuthRefused, Bus, Location, LocationStore
+from gateway.core.registry import Registry
+from gateway.core.session import Session
+from gateway.core.settings import DrainSettings, HeartbeatSettings, LimitSettings, LoginSettings
+from gateway.protocol.codes import Code
+from gateway.protocol.messages import GoAway, encode
+from gateway.protocol.subjects import Subjects
+
+log = logging.getLogger("gateway.hub")
+
+RENEWAL = 30.0
+"""Seconds between two renewals of every location; their TTL is 120."""
+RENEWAL_BATCH = 500
+RELEASE_TIMEOUT = 3.0
+LAST_CALL = 3.0
+"""Seconds after the told reconnect time in which a draining node still waits for clients to leave by themselves."""
+
+
+class HubSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The core's part of the configuration."""
+
+    node_id: str
+    region: str = ""
+    prefix: str = "im"
+    limits: LimitSettings = LimitSettings()
+    heartbeat: HeartbeatSettings = HeartbeatSettings()
+    login: LoginSettings = LoginSettings()
+    drain: DrainSettings = DrainSettings()
+
+
+class Hub:
+    """Ports, settings, tables, registry and counts of one node. `serve` runs one connection, `run` the rest."""
+
+    def __init__(
+        self, settings: HubSettings, *, bus: Bus, locations: LocationStore, authenticator: Authenticator
+    ) -> None:
+        self.node_id = settings.node_id
+        self.region = settings.region
+        self.boot_id = secret_id()
+        self.limits = settings.limits
+        self.heartbeat = settings.heartbeat
+        self.login = settings.login
+        self.bus = bus
+        self.locations = locations
+        self.authenticator = authenticator
+        self.subjects = Subjects(settings.prefix)
+        self.upstream = self.subjects.upstream
+        self.registry = Registry()
+        self.metrics = Metrics()
+        self.admission = Admission(settings.limits)
+        self.flusher = Flusher()
+        self.greeting = dispatcher.greeting_table()
+        self.seated = dispatcher.seated_table()
+        self.delivery = Delivery(self)
+        self._drain = settings.drain
+        self._ids = ConnectionIds()
+        self._seats: dict[int, Location] = {}
+        self._emptied = trio.Event()
+
+    @staticmethod
+    def wall_ms() -> int:
+        """Unix milliseconds, for what is told to people; never for a deadline."""
+        return time.time_ns() // 1_000_000
+
+    @property
+    def draining(self) -> bool:
+        """Whether the node takes no new connections because it is leaving."""
+        return self.admission.closed
+
+    # -- one connection ------------------------------------------------------------------------------------
+
+    async def serve(self, link: Link) -> None:
+        """Run one connection's whole life. Never raises but trio.Cancelled; the link is aborted after it."""
+        address = link.address
+        refusal = self.admission.admit(address)
+        if refusal is not Code.OK:
+            await turn_away(link, refusal)
+            return
+        self.admission.enter(address)
+        connection = Connection(self, link, self._ids.issue(), trio.current_time())
+        self.registry.enter(connection)
+        self.metrics.accepted += 1
+        self.metrics.connections += 1
+        try:
+            await connection.run()
+        finally:
+            self.registry.leave(connection)
+            self.metrics.connections -= 1
+            self.metrics.closed[connection.code] += 1
+            self.admission.leave(address)
+            if not self.admission.open:
+                self._emptied.set()
+            self.metrics.sessions -= connection.session is not None
+            location = self._seats.pop(connection.id, None)
+            if location is not None:
+                await self.release(location)
+
+    async def handle_waiting(self, connection: Connection, frame: Frame) -> None:
+        """What the reader task does with a held frame."""
+        await log_in(self, connection, frame)
+
+    def reserve(self, location: Location) -> None:
+        """Before a claim: from now on the connection's end releases it, whatever becomes of the claim."""
+        self._seats[location.conn_id] = location
+
+    def seat(self, connection: Connection, session: Session) -> None:
+        """Bind an authenticated session to its connection."""
+        connection.session = session
+        self.registry.seat(connection, session.user_id)
+        self.metrics.sessions += 1
+        connection.rearm()
+
+    # -- locations -----------------------------------------------------------------------------------------
+
+    async def claim(self, location: Location) -> None:
+        """Enter a location and close whom it displaces, here and elsewhere.
+
+        Raises:
+            AuthRefused: a newer login of the same kind was faster.
+            StoreUnavailable: the store could not be asked.
+        """
+        displaced = await self.locations.claim(location, self.login.policy)
+        if displaced is None:
+            raise AuthRefused(Code.REPLACED_BY_SAME_DEVICE, "a newer login has taken this place")
+        for older in displaced:
+            same = older.device_id == location.device_id
+            code = Code.REPLACED_BY_SAME_DEVICE if same else Code.KICKED_BY_POLICY
+            self.delivery.displace(older, code)
+
+    async def release(self, location: Location) -> None:
+        """Give a location back, also while being cancelled; failing that it runs out by itself."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + RELEASE_TIMEOUT):
+            try:
+                await self.locations.release(location)
+            except Exception as error:
+                log.warning("release_failed", extra={"conn": location.conn_id, "error": repr(error)})
+
+    async def _renew(self) -> None:
+        while True:
+            await trio.sleep(RENEWAL)
+            seats = [seat for conn_id, seat in self._seats.items() if self._is_seated(conn_id)]
+            for start in range(0, len(seats), RENEWAL_BATCH):
+                await self._renew_batch(seats[start : start + RENEWAL_BATCH])
+
+    def _is_seated(self, conn_id: int) -> bool:
+        connection = self.registry.connection(conn_id)
+        return connection is not None and connection.session is not None
+
+    async def _renew_batch(self, batch: Sequence[Location]) -> None:
+        try:
+            with trio.fail_after(RENEWAL):
+                for lost in await self.locations.renew(batch):
+                    await self._reclaim(lost)
+        except Exception as error:
+            log.warning("renewal_failed", extra={"locations": len(batch), "error": repr(error)})
+
+    async def _reclaim(self, location: Location) -> None:
+        """A seated connection's location is not ours any more: enter it again, or give way to a newer one."""
+        connection = self.registry.connection(location.conn_id)
+        if connection is None or connection.closing:
+            return
+        try:
+            await self.claim(location)
+        except AuthRefused as refused:
+            connection.close(refused.code, refused.message)
+
+    # -- the node's life -----------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Subscribe, deliver, flush and renew until cancelled."""
+        subscriptions = [
+            self.bus.subscribe(self.subjects.downstream(self.node_id), self.delivery.receive),
+            self.bus.subscribe(self.subjects.broadcast, self.delivery.receive),
+        ]
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.flusher.run)
+                nursery.start_soon(self._renew)
+                task_status.started()
+        finally:
+            for subscription in subscriptions:
+                subscription.close()
+
+    async def drain(self) -> None:
+        """Admit nobody, tell everybody to reconnect elsewhere, and return when they are gone or closed."""
+        self.admission.closed = True
+        self._emptied = trio.Event()
+        drain = self._drain
+        notice = GoAway(
+            code=Code.GOING_AWAY,
+            message="this node is leaving",
+            reconnect_after_ms=int(drain.reconnect_after * 1000),
+            jitter_ms=int(drain.jitter * 1000),
+        )
+        frame = encode(notice, timestamp=self.wall_ms())
+        for connection in self.registry:
+            if connection.session is not None:
+                connection.push(self.delivery.shared(frame))
+            else:
+                connection.close(Code.GOING_AWAY, notice.message)
+        patience = min(drain.timeout, drain.reconnect_after + drain.jitter + LAST_CALL)
+        with trio.move_on_after(patience):
+            await self._gone()
+        for connection in self.registry:
+            connection.close(Code.GOING_AWAY, notice.message)
+        with trio.move_on_after(LAST_CALL):
+            await self._gone()
+
+    async def _gone(self) -> None:
+        while self.admission.open:
+            self._emptied = trio.Event()
+            await self._emptied.wait()
+
+    def statistics(self) -> dict[str, int]:
+        """Sizes of what is kept; all of them return to where they were when clients leave."""
+        return {
+            "connections": len(self.registry),
+            "users": self.registry.users(),
+            "seats": len(self._seats),
+            **self.admission.statistics(),
+        }
