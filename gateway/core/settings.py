@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from gateway.core.ports import LoginPolicy
+
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+"""A port number; 0 lets the system choose."""
+Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
+"""A length of time above zero and up to a year."""
+Count = Annotated[int, Meta(ge=1, le=2**53)]
+"""How many, at least one."""
+FrameBytes = Annotated[int, Meta(ge=64, le=16_777_216)]
+"""The size of a body; the upper bound is protocol section 1's hard ceiling."""
+Secret = Annotated[str, Meta(extra={"secret": True})]
+"""A text that is never printed nor logged."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -14,32 +28,32 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class LimitSettings(Settings):
     """Bounds on what clients may make this node hold or do."""
 
-    max_connections: int = 50_000
+    max_connections: Count = 50_000
     """Connections on this node; further ones are refused with 4300."""
-    max_connections_per_address: int = 10_000
+    max_connections_per_address: Count = 10_000
     """Connections from one IPv4 address or IPv6 /64; further ones are refused with 4301."""
-    message_rate: float = 50.0
+    message_rate: Annotated[float, Meta(gt=0, le=1e9)] = 50.0
     """Messages per second that one user may send on this node, over all their devices."""
-    message_burst: int = 200
+    message_burst: Count = 200
     """Messages that a user may send at once after silence."""
-    rate_patience: float = 30.0
+    rate_patience: Seconds = 30.0
     """Seconds that a connection may stay over the rate, not being read, before it is closed with 4302."""
-    max_frame: int = 65_536
+    max_frame: FrameBytes = 65_536
     """Largest body in bytes after authentication; larger closes with 4001."""
-    max_frame_before_auth: int = 8_192
+    max_frame_before_auth: FrameBytes = 8_192
     """Largest body in bytes before authentication."""
-    outbox_bytes: int = 1_048_576
+    outbox_bytes: Count = 1_048_576
     """Bytes that may wait for one connection; over it the reader is too slow and closed with 4303."""
-    protocol_errors_per_minute: int = 10
+    protocol_errors_per_minute: Count = 10
     """Errors of the kind that leave the link open; one more closes it."""
 
 
 class HeartbeatSettings(Settings):
     """Keeping connections alive (protocol section 3)."""
 
-    interval: float = 30.0
+    interval: Seconds = 30.0
     """Seconds between a client's heartbeats, told at login."""
-    timeout: float = 90.0
+    timeout: Seconds = 90.0
     """Seconds without any frame until the connection is closed with 4403."""
 
 
@@ -48,20 +62,20 @@ class LoginSettings(Settings):
 
     policy: LoginPolicy = LoginPolicy.MULTI_DEVICE
     """Who gives way on a new login: multi_device, single_device or single_per_platform."""
-    link_timeout: float = 5.0
+    link_timeout: Seconds = 5.0
     """Seconds from accept until the link (TLS, upgrade) must be up, in total."""
-    auth_timeout: float = 5.0
+    auth_timeout: Seconds = 5.0
     """Seconds from the link being up until Auth must have arrived, in total; then 4103."""
-    backend_timeout: float = 3.0
+    backend_timeout: Seconds = 3.0
     """Seconds that the authenticator and the location store have for one login; then 4104."""
 
 
 class DrainSettings(Settings):
     """Leaving (SIGTERM)."""
 
-    timeout: float = 30.0
+    timeout: Seconds = 30.0
     """Seconds from SIGTERM until what is left is closed."""
-    reconnect_after: float = 0.5
+    reconnect_after: Annotated[float, Meta(ge=0, le=3600)] = 0.5
     """Seconds that clients are told to wait before they reconnect elsewhere."""
-    jitter: float = 5.0
+    jitter: Annotated[float, Meta(ge=0, le=3600)] = 5.0
     """Seconds over which clients are told to spread their reconnecting."""
