@@ -25,7 +25,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Base of every configuration Struct: immutable, by keyword, typos refused."""
 
 
-class LimitSettings(Settings):
+class LimitSettings(Settings, frozen=True):
     """Bounds on what clients may make this node hold or do."""
 
     max_connections: Count = 50_000
@@ -48,7 +48,7 @@ class LimitSettings(Settings):
     """Errors of the kind that leave the link open; one more closes it."""
 
 
-class HeartbeatSettings(Settings):
+class HeartbeatSettings(Settings, frozen=True):
     """Keeping connections alive (protocol section 3)."""
 
     interval: Seconds = 30.0
@@ -57,7 +57,7 @@ class HeartbeatSettings(Settings):
     """Seconds without any frame until the connection is closed with 4403."""
 
 
-class LoginSettings(Settings):
+class LoginSettings(Settings, frozen=True):
     """From accept to a session."""
 
     policy: LoginPolicy = LoginPolicy.MULTI_DEVICE
@@ -70,7 +70,7 @@ class LoginSettings(Settings):
     """Seconds that the authenticator and the location store have for one login; then 4104."""
 
 
-class DrainSettings(Settings):
+class DrainSettings(Settings, frozen=True):
     """Leaving (SIGTERM)."""
 
     timeout: Seconds = 30.0
