@@ -15,7 +15,7 @@ from typing import Final
 
 import trio
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("gateway.reactor")
 
 BATCH: Final = 128
 """Events taken per poll. The kernel rotates its ready list, so nobody who is ready is passed over twice."""
@@ -139,5 +139,5 @@ class Reactor:
     def _contain(self, fd: int) -> None:
         """Called in an except block: a link that lets an exception through would do so for ever."""
         self._failures += 1
-        log.exception("reactor: a callback failed; its descriptor is not polled any more")
+        log.exception("callback_failed")
         self.unregister(fd)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from gateway.core.settings import Settings
+from gateway.core.settings import Count, Port, Settings
 
 
-class TlsSettings(Settings, frozen=True, kw_only=True):
+class TlsSettings(Settings, frozen=True):
     """TLS of one listener. Old versions are refused, renegotiation does not exist."""
 
     certificate: str
@@ -18,16 +18,16 @@ class TlsSettings(Settings, frozen=True, kw_only=True):
     """Oldest TLS version spoken. 1.2 only for clients that cannot be renewed."""
 
 
-class TcpSettings(Settings, frozen=True, kw_only=True):
+class TcpSettings(Settings, frozen=True):
     """Frames over a plain byte stream."""
 
     enabled: bool = True
     """Whether to listen at all."""
     host: str = "127.0.0.1"
     """Address to listen on; `0.0.0.0` or `::` for every interface. A name stands for its first address."""
-    port: int = 9000
+    port: Port = 9000
     """Port to listen on; 0 lets the system choose."""
-    backlog: int = 1024
+    backlog: Count = 1024
     """Connections that the kernel holds until they are accepted; the kernel caps it at net.core.somaxconn."""
     tls: TlsSettings | None = None
     """TLS; without it everything, tokens included, is readable on the way."""

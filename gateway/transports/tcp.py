@@ -18,7 +18,7 @@ from gateway.core.link import LinkClosed, Receiver
 from gateway.protocol.codes import Code
 from gateway.transports.reactor import Reactor
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("gateway.link")
 
 READ: Final = 65_536
 """Bytes taken per readiness: the share of one peer before the next one's turn."""
@@ -53,15 +53,14 @@ class TcpLink:
     - What `Receiver.feed` raises ends this link alone, by `close(4401)`.
     """
 
-    __slots__ = ("_fd", "_parted", "_reactor", "_receiver", "_rest", "_socket", "_waiting", "accepted_at", "address")
+    __slots__ = ("_fd", "_parted", "_reactor", "_receiver", "_rest", "_socket", "_waiting", "address")
 
     transport = "tcp"
     prefix: Callable[[int], bytes] | None = None
 
-    def __init__(self, reactor: Reactor, sock: socket.socket, address: str, accepted_at: float | None = None) -> None:
-        """Take over `sock`, connected and non-blocking. `accepted_at` (trio.current_time) is now unless told."""
+    def __init__(self, reactor: Reactor, sock: socket.socket, address: str) -> None:
+        """Take over `sock`: connected, non-blocking, TCP_NODELAY set (a `Listener` has seen to it)."""
         self.address = address
-        self.accepted_at = trio.current_time() if accepted_at is None else accepted_at
         self._reactor = reactor
         self._socket = sock
         self._fd = sock.fileno()
@@ -183,7 +182,7 @@ class TcpLink:
         try:
             receiver.feed(0, data)
         except Exception:
-            log.exception("%s: bytes could not be handled", self.transport)
+            log.exception("link_fault", extra={"transport": self.transport})
             self._reactor.unregister(self._fd)
             receiver.close(Code.INTERNAL_ERROR)
 

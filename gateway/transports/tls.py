@@ -80,10 +80,8 @@ class TlsLink(TcpLink):
 
     __slots__ = ("_incoming", "_outgoing", "_server", "_tls")
 
-    def __init__(
-        self, reactor: Reactor, sock: socket.socket, address: str, server: TlsServer, accepted_at: float | None = None
-    ) -> None:
-        super().__init__(reactor, sock, address, accepted_at)
+    def __init__(self, reactor: Reactor, sock: socket.socket, address: str, server: TlsServer) -> None:
+        super().__init__(reactor, sock, address)
         self._server = server
         self._tls: ssl.SSLObject | None = None
         self._incoming: ssl.MemoryBIO | None = None
