@@ -55,6 +55,7 @@ class Connection:
         "_told",
         "_to_read",
         "_to_write",
+        "address",
         "decoder",
         "errors",
         "handed_over",
@@ -72,6 +73,8 @@ class Connection:
         self.link = link
         self.id = conn_id
         self.session: Session | None = None
+        self.address = link.address
+        """The address it is counted under; behind a proxy it is known only once the link is up."""
         self.decoder = FrameDecoder(hub.greeting, hub.limits.max_frame_before_auth)
         self.outbox = Outbox(hub.limits.outbox_bytes)
         self.errors: ErrorBudget | None = None
@@ -132,6 +135,7 @@ class Connection:
         try:
             await self.link.open()
             self.opened = True
+            self.hub.arrived(self)
             if not self.closing:
                 self._arm(trio.current_time() + self.hub.login.auth_timeout)
             while True:

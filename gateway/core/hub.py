@@ -93,12 +93,11 @@ class Hub:
 
     async def serve(self, link: Link) -> None:
         """Run one connection's whole life. Never raises but trio.Cancelled; the link is aborted after it."""
-        address = link.address
-        refusal = self.admission.admit(address)
+        refusal = self.admission.admit(link.address)
         if refusal is not Code.OK:
             await turn_away(link, refusal)
             return
-        self.admission.enter(address)
+        self.admission.enter(link.address)
         connection = Connection(self, link, self._ids.issue(), trio.current_time())
         self.registry.enter(connection)
         self.metrics.accepted += 1
@@ -109,13 +108,25 @@ class Hub:
             self.registry.leave(connection)
             self.metrics.connections -= 1
             self.metrics.closed[connection.code] += 1
-            self.admission.leave(address)
+            self.admission.leave(connection.address)
             if not self.admission.open:
                 self._emptied.set()
             self.metrics.sessions -= connection.session is not None
             location = self._seats.pop(connection.id, None)
             if location is not None:
                 await self.release(location)
+
+    def arrived(self, connection: Connection) -> None:
+        """A link is up: what a proxy said of the client's address counts from now on."""
+        address = connection.link.address
+        if address == connection.address:
+            return
+        self.admission.leave(connection.address)
+        refusal = self.admission.admit(address)
+        self.admission.enter(address)
+        connection.address = address
+        if refusal is not Code.OK:
+            connection.close(refusal, refusal.label)
 
     async def handle_waiting(self, connection: Connection, frame: Frame) -> None:
         """What the reader task does with a held frame."""

@@ -43,7 +43,7 @@ async def test_a_login_tells_the_session() -> None:
     async with open_world(node_id="node-7") as world:
         peer = await world.connect()
         answer = await peer.log_in(1001)
-        assert (answer.user_id, answer.node_id) == (1001, "node-1" if False else "node-7")
+        assert (answer.user_id, answer.node_id) == (1001, "node-7")
         assert (answer.heartbeat_interval_ms, answer.heartbeat_timeout_ms) == (30_000, 90_000)
         assert answer.max_frame == 65_536
         assert len(answer.session_id) == 22
