@@ -16,6 +16,7 @@ from typing import Final
 
 import h11
 
+from gateway.protocol.codes import Code
 from gateway.protocol.websocket import SUBPROTOCOL
 from gateway.transports.settings_websocket import WebSocketSettings
 
@@ -83,14 +84,12 @@ class UpgradeRules:
 class Upgrade:
     """One client's opening handshake."""
 
-    __slots__ = ("_head", "_peer", "_rules", "unavailable")
+    __slots__ = ("_head", "_peer", "_rules")
 
     def __init__(self, rules: UpgradeRules, peer: str) -> None:
         self._rules = rules
         self._peer = peer
         self._head = b""
-        self.unavailable = ""
-        """Why there is no room, once that is known: the answer will be 503."""
 
     def feed(self, data: bytes) -> Accepted | Refused | None:
         """Take bytes; None while the request is incomplete. Not to be called again after a verdict."""
@@ -114,8 +113,6 @@ class Upgrade:
     def _judge(self, head: bytes, rest: bytes) -> Accepted | Refused:
         request = _parse(head)
         headers = _Headers(request)
-        if self.unavailable:
-            return refusal(503, self.unavailable)
         if request.target.partition(b"?")[0] != self._rules.path:
             raise _ObjectionError(404, f"WebSockets are at {self._rules.path.decode()}")
         origin = headers.one(b"origin")
@@ -148,6 +145,11 @@ def refusal(status: int, reason: str) -> Refused:
     if status == 503:
         head += f"Retry-After: {RETRY_AFTER}\r\n"
     return Refused(head.encode() + b"\r\n" + body, status, reason)
+
+
+def unavailable(code: int) -> bytes:
+    """The whole answer to whom admission refused with `code`, given before anything of the request is read."""
+    return refusal(503, Code(code).label).response
 
 
 def parse_origin(text: str) -> tuple[str, str, int] | None:

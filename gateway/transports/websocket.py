@@ -88,11 +88,6 @@ class WebSocketLink:
         self._receiver = receiver
         self._below.attach(self)
 
-    def decline(self, reason: str) -> None:
-        """Before `open`: there is no room, and `open` will say so by 503 and raise LinkClosed."""
-        if self._opening is not None:
-            self._opening.upgrade.unavailable = reason
-
     async def open(self) -> None:
         """Bring up what is below, then upgrade.
 

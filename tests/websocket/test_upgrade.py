@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.protocol.codes import Code
 from gateway.transports.settings_websocket import WebSocketSettings
-from gateway.transports.upgrade import MAX_HEAD, Accepted, Refused, Upgrade, UpgradeRules, parse_origin
+from gateway.transports.upgrade import MAX_HEAD, Accepted, Refused, Upgrade, UpgradeRules, parse_origin, unavailable
 
 ORIGINS = ("https://ok.example", "http://localhost:8081", "https://[2001:db8::1]:8443")
 RULES = UpgradeRules(WebSocketSettings(origins=ORIGINS, trusted_proxies=("127.0.0.0/8", "10.0.0.0/8", "2001:db8::/32")))
@@ -183,14 +184,10 @@ def test_refused(name: str) -> None:
 
 
 def test_no_room() -> None:
-    upgrade = Upgrade(RULES, "192.0.2.1")
-    upgrade.unavailable = "this node is full"
-    assert upgrade.feed(request()[:40]) is None
-    verdict = upgrade.feed(request()[40:])
-    assert isinstance(verdict, Refused)
-    assert verdict.status == 503
-    assert b"\r\nRetry-After: 5\r\n" in verdict.response
-    assert verdict.response.endswith(b"\r\n\r\n503 Service Unavailable: this node is full\n")
+    response = unavailable(Code.NODE_FULL)
+    assert response.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert b"\r\nRetry-After: 5\r\n" in response
+    assert response.endswith(b"\r\n\r\n503 Service Unavailable: node_full\n")
 
 
 @pytest.mark.parametrize(
