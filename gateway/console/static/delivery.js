@@ -47,7 +47,9 @@ export class Timeline {
     this.syncing = false;
     this.cursor ??= 0n;
     const before = this.cursor;
-    for (const message of fetched) if (message.serverSeq > before) this.#held.set(message.serverSeq, message);
+    for (const message of fetched) {
+      if (message.serverSeq > before) this.#held.set(message.serverSeq, { ...message, fetched: true });
+    }
     const seqs = [before, nextCursor, ...fetched.map((message) => message.serverSeq)];
     const end = (hasMore ? seqs : [...seqs, this.#horizon]).reduce((most, seq) => (seq > most ? seq : most));
     const messages = this.#take(end);

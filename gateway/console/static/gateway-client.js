@@ -63,7 +63,8 @@ export async function connect(url, { timeoutMs = 30_000, ...options }) {
 
 /**
  * One user's device at the gateway. Events, by `on(type, listener)`:
- * - `message` { msgId, from, to, group, content, contentType, timestamp, serverSeq }: each once, in order
+ * - `message` { msgId, from, to, group, content, contentType, timestamp, serverSeq, fetched }: each once, in order;
+ *   `fetched`: it came by Sync, so it is older than now
  * - `receipt` { msgId, status: "stored" | "delivered" | "read", serverSeq, timestamp } of a message sent from here
  * - `signal` { from, to, group, kind, data }, `event` { kind, data }, `error` { code, label, message }
  * - `state` { state, code, label, reason, retryInMs }; state: idle, connecting, ready, waiting, stopped
@@ -302,7 +303,7 @@ export class GatewayClient {
       case MsgType.Heartbeat:
         return this.#receipts.confirmed(seq);
       case MsgType.Message:
-        return this.#delivered([message], this.#listeners.message.size ? this.#timeline.accept(message) : null);
+        return this.#delivered([message], this.#listeners.message.size ? this.#timeline.accept({ ...message, fetched: false }) : null);
       case MsgType.SyncAck:
         return this.#synced(link, seq, message);
       case MsgType.MessageAck:
