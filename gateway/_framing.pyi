@@ -12,7 +12,11 @@ CEILING: Final = 16_777_216
 """The largest body any limit may allow (protocol section 1)."""
 
 class Frame:
-    """One whole, verified frame. Pins the bytes it was cut from; every read is of verified memory."""
+    """One whole, verified frame. Pins the bytes it was cut from; every read is of verified memory.
+
+    Absent fields read as their defaults, absent texts as "". Whoever keeps a frame for long keeps the whole
+    received chunk: keep `body` instead, and `parse_frame` it later.
+    """
 
     @property
     def type(self) -> int: ...
@@ -57,7 +61,8 @@ class AckFrame(Frame):
     """A MessageAck."""
 
     @property
-    def valid(self) -> bool: ...
+    def valid(self) -> bool:
+        """msg_id is 1-64 of [A-Za-z0-9_-] and status is one of AckStatus."""
     @property
     def msg_id(self) -> str: ...
     @property
@@ -87,10 +92,14 @@ class SignalFrame(Frame):
 class DispatchTable:
     """What is done with each frame type: a C array indexed by type.
 
-    `refuse(context, code, msg_type, seq)` is called for what may not pass: 4000 malformed_frame (a body
-    that fails verification), 4001 frame_too_large (on the header alone), 4002 unknown_type, 4003 type_mismatch,
-    and the code given to `forbid`. It returns reply bytes or None. After 4000, 4001 and 4003 the decoder is
-    closed (it ignores whatever follows); after the others it goes on with the next frame.
+    `refuse(context, code, msg_type, seq)` is called for what may not pass: 4000 malformed_frame (a body that fails
+    verification), 4001 frame_too_large (on the header alone), 4002 unknown_type, 4003 type_mismatch, and the code
+    given to `forbid`. `seq` is 0 where the packet could not be read. It returns reply bytes or None. After 4000,
+    4001 and 4003 the decoder is closed (it ignores whatever follows); after the others it goes on with the next frame.
+
+    A type that the schema does not have is 4002 whatever its body is. A type that it has but that nothing is
+    registered for is verified first, so it may be 4000 or 4003. One table may serve any number of decoders.
+    Registering again replaces; a type that the schema does not have is a ValueError.
     """
 
     def __init__(self, refuse: Callable[[Any, int, int, int], bytes | None]) -> None: ...
@@ -111,7 +120,8 @@ class FrameDecoder:
     limit: int
     """The largest body accepted, in bytes."""
     paused: bool
-    """Set by a handler: feed stops after the current frame and retains the rest until the next feed."""
+    """While True, feed only retains. Set by a handler, it stops feed after the current frame. To go on: set it to
+    False, then `feed(context, b"", now)`."""
 
     def __init__(self, table: DispatchTable, limit: int) -> None: ...
     @property
@@ -127,14 +137,20 @@ class FrameDecoder:
     def feed(self, context: Any, data: bytes, now: int = 0) -> bytes:
         """Take `data` (may be empty, to go on after a pause); return the replies in order, joined.
 
-        `now` is Unix milliseconds. An exception of a handler passes through and closes the decoder.
+        `now` is Unix milliseconds. An exception of a handler passes through and closes the decoder; replies made
+        before it in the same call are lost. A handler may call `close`, and may set `table`, `limit` and `paused`,
+        which count from the next frame on; calling `feed` from a handler of the same decoder is a RuntimeError.
         """
 
 class SharedFrame:
     """A server frame for many connections: its bytes are shared, its seq is stamped when it is written."""
 
     def __init__(self, frame: bytes) -> None:
-        """`frame` is header and body, already verified by `parse_frame`; the body gets a seq slot if it has none."""
+        """`frame` is header and body; the body gets a seq slot if it has none.
+
+        Raises:
+            FrameError: it is not one whole, valid frame.
+        """
     @property
     def type(self) -> int: ...
     @property
@@ -159,10 +175,16 @@ def join_frames(
 ) -> tuple[bytes, int]:
     """One buffer for one write, and the next seq. Each SharedFrame is stamped with a seq counted from `next_seq`.
 
-    `prefix(total)` gives bytes to put in front (a WebSocket header). A single bytes item without prefix is returned as it is.
+    `prefix(total)` gives bytes to put in front (a WebSocket header). A single bytes item without prefix is returned
+    as it is.
     """
 
-def encode_frame(msg_type: int, body: bytes) -> bytes: ...
+def encode_frame(msg_type: int, body: bytes) -> bytes:
+    """Header and body. ValueError for a body over CEILING; the body is not looked at."""
+
+def build_frame(msg_type: int, seq: int, timestamp: int, payload: bytes) -> bytes:
+    """A whole frame around a payload that somebody else built; the payload is not looked at."""
+
 def build_heartbeat(seq: int, timestamp: int) -> bytes: ...
 def build_ack(
     seq: int, timestamp: int, msg_id: str, status: int, code: int = 0, server_seq: int = 0, acked_at: int = 0
@@ -248,6 +270,9 @@ class Downstream:
     @property
     def frame(self) -> Frame:
         """The packet as a verified frame."""
+
+def verify_envelope(name: str, data: bytes) -> None:
+    """Verify `data` as the table `name` of schema/internal.fbs. Raises FrameError, or KeyError for another name."""
 
 def parse_upstream(data: bytes) -> Upstream:
     """Raises FrameError."""
