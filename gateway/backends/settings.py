@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from gateway.core.settings import Secret, Settings
+from gateway.core.settings import Count, Secret, Settings
 
 Algorithm = Literal["HS256", "EdDSA", "ES256", "RS256"]
-KeyId = Annotated[str, Meta(pattern=r"^[!-~]{1,128}$")]
+KeyId = Annotated[str, Meta(pattern=r"^[!-~]{1,128}\Z")]
 """What a token's `kid` may be: 1 to 128 printable ASCII characters without spaces."""
 
 
@@ -39,3 +39,14 @@ class JwtSettings(Settings, frozen=True):
     refused."""
     clock_skew: Annotated[float, Meta(ge=0, le=300)] = 0.0
     """Seconds that an issuer's clock may be ahead of ours, for `nbf` only: `exp` is kept to the second."""
+
+
+class BusSettings(Settings, frozen=True):
+    """Bounds of the bus inside the process; over them publishing says no and clients are told 4402."""
+
+    max_messages: Count = 65_536
+    """Payloads that may wait."""
+    max_bytes: Count = 67_108_864
+    """Bytes of payloads that may wait together."""
+    max_payload: Count = 1_048_576
+    """Largest single payload in bytes; a NATS server takes the same by default."""

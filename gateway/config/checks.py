@@ -1,0 +1,162 @@
+"""Rules that no single value can keep: settings that must fit each other, names, addresses, keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from urllib.parse import urlsplit
+
+from gateway._framing import HEADER, is_name
+from gateway.backends.keys import KeyRefused, load_key
+from gateway.config.tree import Config
+
+SHORTEST_TOKEN = 16
+"""Characters of `console.token`: fewer could be guessed by asking."""
+
+LISTENERS = ("tcp", "websocket", "console")
+
+Problem = tuple[tuple[str, ...], str]
+"""The names of the settings concerned, the one to mend first, and what is wrong."""
+
+
+def problems(config: Config) -> Iterator[Problem]:
+    """Everything that is wrong with values that are each of their type."""
+    yield from _names(config)
+    yield from _hosts(config)
+    yield from _numbers(config)
+    yield from _proxies(config)
+    yield from _keys(config)
+    yield from _exposure(config)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether listening on `host` can be reached from this machine only. Of names, only `localhost` counts."""
+    address = _address(host)
+    if address is None:
+        return host.lower() == "localhost"
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address.is_loopback
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
+
+
+def _names(config: Config) -> Iterator[Problem]:
+    rule = "must be 1 to 64 of the characters A-Z a-z 0-9 _ -"
+    if not is_name(config.node_id):
+        yield ("node_id",), f"{rule}, not {config.node_id[:80]!r}"
+    if config.region and not is_name(config.region):
+        yield ("region",), f"{rule}, or empty, not {config.region[:80]!r}"
+    if not config.data_dir or "\0" in config.data_dir:
+        yield ("data_dir",), "must name a directory"
+
+
+def _hosts(config: Config) -> Iterator[Problem]:
+    taken: dict[tuple[str, int], str] = {}
+    for name in LISTENERS:
+        listener = getattr(config, name)
+        if not listener.enabled:
+            continue
+        if not _is_host(listener.host):
+            yield (f"{name}.host",), f"must be an IP address or a host name, not {listener.host[:80]!r}"
+        other = taken.setdefault((listener.host, listener.port), name)
+        if other != name and listener.port != 0:
+            yield (f"{name}.port", f"{other}.port"), f"{listener.port} is the port of {other} already"
+
+
+def _is_host(host: str) -> bool:
+    labels = host.removesuffix(".").split(".")
+    looks_numeric = all(label.isdecimal() for label in labels)  # 1.2.3 would be taken for an address
+    return _address(host) is not None or (
+        not looks_numeric
+        and len(host) <= 253
+        and host.isascii()
+        and all(is_name(label, 63) and not label.startswith("-") and not label.endswith("-") for label in labels)
+    )
+
+
+def _numbers(config: Config) -> Iterator[Problem]:
+    heartbeat, limits, bus = config.heartbeat, config.limits, config.bus
+    if heartbeat.timeout <= heartbeat.interval:
+        yield (
+            ("heartbeat.timeout", "heartbeat.interval"),
+            f"{heartbeat.timeout:g} must be more than heartbeat.interval, {heartbeat.interval:g}",
+        )
+    if limits.max_frame < limits.max_frame_before_auth:
+        yield (
+            ("limits.max_frame", "limits.max_frame_before_auth"),
+            f"{limits.max_frame} must be at least limits.max_frame_before_auth, {limits.max_frame_before_auth}",
+        )
+    if limits.outbox_bytes < limits.max_frame + HEADER:
+        yield (
+            ("limits.outbox_bytes", "limits.max_frame"),
+            f"{limits.outbox_bytes} must hold at least one frame, {limits.max_frame + HEADER} bytes",
+        )
+    if bus.max_payload <= limits.max_frame:
+        yield (
+            ("bus.max_payload", "limits.max_frame"),
+            f"{bus.max_payload} must be more than limits.max_frame, {limits.max_frame}: a frame travels in an envelope",
+        )
+
+
+def _proxies(config: Config) -> Iterator[Problem]:
+    for name in ("tcp", "websocket"):
+        for network in getattr(config, name).trusted_proxies:
+            try:
+                ip_network(network)
+            except ValueError as error:
+                yield (f"{name}.trusted_proxies",), f"must hold networks like 10.0.0.0/8: {error}"
+    if config.tcp.proxy_protocol and not config.tcp.trusted_proxies:
+        yield ("tcp.proxy_protocol", "tcp.trusted_proxies"), "needs tcp.trusted_proxies: whom to believe"
+    if not config.websocket.path.startswith("/") or not config.websocket.path.isprintable():
+        yield ("websocket.path",), f"must begin with /, not {config.websocket.path[:80]!r}"
+    for origin in config.websocket.origins:
+        if not _is_origin(origin):
+            yield ("websocket.origins",), f"must hold origins like https://chat.example.org, not {origin[:80]!r}"
+
+
+def _is_origin(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname
+    exact = f"{parts.scheme}://{host}" + ("" if port is None else f":{port}")
+    return bool(parts.scheme and parts.hostname) and text == exact
+
+
+def _keys(config: Config) -> Iterator[Problem]:
+    for kid, key in config.auth.keys.items():
+        try:
+            load_key(key)
+        except KeyRefused as refused:
+            field = "file" if key.file and not key.key else "key"
+            yield (f"auth.keys.{kid}.{field}", f"auth.keys.{kid}.algorithm"), str(refused)
+
+
+def _exposure(config: Config) -> Iterator[Problem]:
+    """What must not be reachable from outside by mistake (threats 22 and 29)."""
+    for name in LISTENERS:
+        listener = getattr(config, name)
+        if not listener.enabled or is_loopback(listener.host) or not _is_host(listener.host):
+            continue
+        if name == "console" and not config.console.token:
+            yield (
+                ("console.host",),
+                f"{listener.host} can be reached from outside: set console.token, or listen on 127.0.0.1",
+            )
+        if config.development:
+            yield (
+                (f"{name}.host",),
+                f"{listener.host} can be reached from outside, and without auth.keys the node accepts tokens of its "
+                "own development key: configure auth.keys, or listen on 127.0.0.1",
+            )
+    token = config.console.token
+    if token and (len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
+        yield ("console.token",), f"must be {SHORTEST_TOKEN} or more printable ASCII characters without spaces"

@@ -1,0 +1,144 @@
+"""Defaults, file, environment, flags: in this order, a later one outdoing an earlier one, into one checked Config."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gateway.config.checks import problems
+from gateway.config.sources import (
+    DEFAULT,
+    FILE_VARIABLE,
+    ConfigError,
+    Flag,
+    Origin,
+    Value,
+    from_environment,
+    from_file,
+    from_flags,
+)
+from gateway.config.tree import ROOT, Config, Place, find, nearest
+from gateway.config.values import ValueRefused, checked, expectation
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration and where each of its values that is no default came from, by path."""
+
+    config: Config
+    origins: dict[tuple[str, ...], Origin] = field(default_factory=dict)
+
+
+def load(
+    file: str | Path | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    flags: Sequence[Flag] = (),
+) -> Loaded:
+    """Read and check the configuration; `environment` is the process's unless given.
+
+    Raises:
+        ConfigError: with every problem found, not only the first.
+    """
+    environment = os.environ if environment is None else environment
+    found: dict[tuple[str, ...], Any] = {}
+    origins: dict[tuple[str, ...], Origin] = {}
+    wrong: list[str] = []
+    for value in _values(file or environment.get(FILE_VARIABLE), environment, flags):
+        try:
+            found[value.path] = _one(value)
+            origins[value.path] = value.origin
+        except ValueRefused as refused:
+            wrong.append(f"{value.origin.at('.'.join(value.path))}: {refused}")
+    if wrong:
+        raise ConfigError(wrong)
+    _require(found, origins)
+    config = msgspec.convert(_nested(found), Config)
+    wrong = [f"{_culprit(names, origins)}: {text}" for names, text in problems(config)]
+    if wrong:
+        raise ConfigError(wrong)
+    return Loaded(config, origins)
+
+
+def check(config: Config) -> None:
+    """Check a Config that was made in Python as strictly as one that was read.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    try:
+        msgspec.convert(msgspec.to_builtins(config), Config)
+    except msgspec.ValidationError as error:
+        text, _, where = str(error).partition(" - at `$.")
+        raise ConfigError([f"{where.rstrip('`') or 'configuration'}: {text[:1].lower()}{text[1:]}"]) from None
+    wrong = [f"{names[0]}: {text}" for names, text in problems(config)]
+    if wrong:
+        raise ConfigError(wrong)
+
+
+def _values(file: str | Path | None, environment: Mapping[str, str], flags: Sequence[Flag]) -> Iterator[Value]:
+    if file:
+        yield from from_file(file)
+    yield from from_environment(environment)
+    yield from from_flags(flags)
+
+
+def _one(value: Value) -> Any:
+    place = find(value.path)
+    if place is None:
+        raise ValueRefused(_unknown(value))
+    if place.section is not None or place.table is not None:
+        inside = next((each.name for each in place.children()), f"{place.name}.NAME.algorithm")
+        raise ValueRefused(f"is a section, not a setting; set something in it, like {inside}")
+    return checked(place, value)
+
+
+def _unknown(value: Value) -> str:
+    name = nearest(value.path)
+    if not name:
+        return "is no setting; `python -m gateway config --defaults` lists them"
+    if value.origin.kind == "environment":
+        name = f"GATEWAY_{name.upper().replace('.', '__')}"
+        return f"unknown setting: did you mean {name}?"
+    return f"unknown setting {'.'.join(value.path)!r}: did you mean {name!r}?"
+
+
+def _require(found: dict[tuple[str, ...], Any], origins: dict[tuple[str, ...], Origin]) -> None:
+    """Whoever sets anything in an optional section must set what it cannot do without."""
+    wrong = []
+    for path in [*found]:
+        for length in range(1, len(path)):
+            section = find(path[:length])
+            assert section is not None
+            for each in section.children():
+                missing = each.declared is not None and each.declared.required and each.path not in found
+                text = f"{origins[path].at('.'.join(path))}: {each.name} must be set as well: {expectation(each)}"
+                if missing and not any(f" {each.name} must" in known for known in wrong):
+                    wrong.append(text)
+    if wrong:
+        raise ConfigError(wrong)
+
+
+def _nested(found: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path, value in found.items():
+        level = tree
+        for name in path[:-1]:
+            level = level.setdefault(name, {})
+        level[path[-1]] = value
+    return tree
+
+
+def _culprit(names: Sequence[str], origins: Mapping[tuple[str, ...], Origin]) -> str:
+    """The setting to mend: of those concerned, the first that somebody set."""
+    by_name = {".".join(path): origin for path, origin in origins.items()}
+    name = next((each for each in names if each in by_name), names[0])
+    return by_name.get(name, DEFAULT).at(name)
+
+
+__all__ = ["ROOT", "Loaded", "Place", "check", "load"]
