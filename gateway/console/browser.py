@@ -27,6 +27,7 @@ STATIC: Mapping[str, tuple[str, str]] = MappingProxyType(
         "/chat.css": ("chat.css", STYLE),
         "/gateway-client.js": ("gateway-client.js", SCRIPT),
         "/delivery.js": ("delivery.js", SCRIPT),
+        "/host.js": ("host.js", SCRIPT),
         "/wire.js": ("wire.js", SCRIPT),
         "/message.js": ("message.js", SCRIPT),
         "/flatbuffers.js": ("flatbuffers.js", SCRIPT),

@@ -3,6 +3,7 @@
 // What it hands out came from other people: show it as text (textContent), never as HTML.
 
 import { Outgoing, Receipts, Timeline } from "./delivery.js";
+import { HOST, deadline, gatewayUrl, hangUp, isSafeMove } from "./host.js";
 import { AckStatus, Code, FrameDecoder, GatewayError, HEADER, MsgType, decode, encode, labelOf, reconnectAfter, toId } from "./wire.js";
 
 export { AckStatus, Code, GatewayError, MsgType, labelOf, reconnectAfter };
@@ -27,17 +28,6 @@ const DEFAULTS = {
   sendTimeoutMs: 300_000, // then `send` rejects with TimeoutError; 0: never
   rate: 40, // messages a second after a burst: below the gateway's default, so that a resend is never throttled
   burst: 100,
-};
-
-const HOST = {
-  WebSocket: globalThis.WebSocket,
-  now: () => performance.now(),
-  random: Math.random,
-  setTimeout: (callback, ms) => globalThis.setTimeout(callback, ms),
-  clearTimeout: (timer) => globalThis.clearTimeout(timer),
-  setInterval: (callback, ms) => globalThis.setInterval(callback, ms),
-  clearInterval: (timer) => globalThis.clearInterval(timer),
-  report: (error) => (globalThis.reportError ?? console.error)(error),
 };
 
 /** 128 random bits as text: unique per sender. Keep it to send the same message again. */
@@ -506,29 +496,4 @@ export class GatewayClient {
 function target(to, group) {
   if ((to === undefined) === (group === undefined)) throw new TypeError("exactly one of to and group is needed");
   return to === undefined ? { group: toId(group) } : { to: toId(to) };
-}
-
-function gatewayUrl(url) {
-  const parsed = new URL(url);
-  if (!["ws:", "wss:"].includes(parsed.protocol)) throw new TypeError("the gateway's address begins with ws:// or wss://");
-  return parsed.href;
-}
-
-/** The gateway may send its clients elsewhere, but never from an encrypted address to an open one. */
-function isSafeMove(from, to) {
-  if (!URL.canParse(to)) return false;
-  const { protocol } = new URL(to);
-  return protocol === "wss:" || (protocol === "ws:" && new URL(from).protocol === "ws:");
-}
-
-function hangUp(ws, code) {
-  if (ws.readyState <= 1) ws.close(code, code === 1000 ? "" : labelOf(code));
-}
-
-function deadline(host, ms, reason) {
-  const settle = {};
-  const promise = new Promise((resolve, reject) => Object.assign(settle, { resolve, reject }));
-  const timer = host.setTimeout(() => settle.reject(new Error(reason)), ms);
-  promise.then(() => host.clearTimeout(timer), () => host.clearTimeout(timer));
-  return { promise, settle };
 }
