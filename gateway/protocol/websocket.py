@@ -15,6 +15,7 @@ __all__ = [
     "close_frame",
     "close_frame_for",
     "pong_frame",
+    "sendable",
     "server_header",
 ]
 
@@ -47,11 +48,15 @@ class CloseCode(IntEnum):
     INTERNAL_ERROR = 1011
 
 
-def close_frame_for(code: int, reason: str) -> bytes:
-    """The Close frame that says a code of ours or of the RFC; 0 (no fault) is 1000, what may not be sent is 1011."""
-    if code == 0:
-        return close_frame(CloseCode.NORMAL, reason)
+def sendable(code: int, reason: str) -> tuple[int, str]:
+    """What may stand in a Close frame: 0 (no fault) is 1000, what may not be sent is 1011, a long reason is cut."""
     try:
-        return close_frame(code, reason)
+        frame = close_frame(code or CloseCode.NORMAL, reason)
     except ValueError:
-        return close_frame(CloseCode.INTERNAL_ERROR, reason)
+        frame = close_frame(CloseCode.INTERNAL_ERROR, reason)
+    return int.from_bytes(frame[2:4], "big"), frame[4:].decode()
+
+
+def close_frame_for(code: int, reason: str) -> bytes:
+    """The Close frame that says a code of ours or of the RFC, see `sendable`."""
+    return close_frame(*sendable(code, reason))
