@@ -5,7 +5,6 @@ Knows what may be set and where it was set; what a setting does is its own room'
 
 from __future__ import annotations
 
-from gateway.config.checks import is_loopback as is_loopback
 from gateway.config.loading import Loaded as Loaded
 from gateway.config.loading import check as check
 from gateway.config.loading import load as load
@@ -13,4 +12,4 @@ from gateway.config.sources import ConfigError as ConfigError
 from gateway.config.sources import Flag as Flag
 from gateway.config.tree import Config as Config
 
-__all__ = ["Config", "ConfigError", "Flag", "Loaded", "check", "is_loopback", "load"]
+__all__ = ["Config", "ConfigError", "Flag", "Loaded", "check", "load"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import ip_network
 from urllib.parse import urlsplit
 
 from gateway._framing import HEADER, is_name
 from gateway.backends.keys import KeyRefused, load_key
 from gateway.config.tree import Config
+from gateway.console.access import is_loopback, parse_address
 
 SHORTEST_TOKEN = 16
 """Characters of `console.token`: fewer could be guessed by asking."""
@@ -27,23 +28,6 @@ def problems(config: Config) -> Iterator[Problem]:
     yield from _proxies(config)
     yield from _keys(config)
     yield from _exposure(config)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether listening on `host` can be reached from this machine only. Of names, only `localhost` counts."""
-    address = _address(host)
-    if address is None:
-        return host.lower() == "localhost"
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return address.is_loopback
-
-
-def _address(host: str) -> IPv4Address | IPv6Address | None:
-    try:
-        return ip_address(host)
-    except ValueError:
-        return None
 
 
 def _names(config: Config) -> Iterator[Problem]:
@@ -72,7 +56,7 @@ def _hosts(config: Config) -> Iterator[Problem]:
 def _is_host(host: str) -> bool:
     labels = host.removesuffix(".").split(".")
     looks_numeric = all(label.isdecimal() for label in labels)  # 1.2.3 would be taken for an address
-    return _address(host) is not None or (
+    return parse_address(host) is not None or (
         not looks_numeric
         and len(host) <= 253
         and host.isascii()

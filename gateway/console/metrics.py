@@ -1,0 +1,90 @@
+"""The node's counts as Prometheus text (protocol section 8: the names are exact). No HTTP here.
+
+The names that the design fixes have no `_total` behind a counter's name, which prometheus_client insists on writing;
+so the families of our own are written here, and the process's by prometheus_client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
+
+from gateway._version import __version__
+from gateway.core.metrics import Latency, Metrics
+from gateway.protocol.codes import Code
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_PROCESS = CollectorRegistry()
+ProcessCollector(registry=_PROCESS)
+GCCollector(registry=_PROCESS)
+
+_LABELS = {int(code): code.label for code in Code}
+
+_COUNTERS = (
+    ("access_messages_received", "messages_received", "Message frames from clients that were handed to the bus."),
+    ("access_messages_sent", "messages_sent", "Deliveries queued to connections, one each."),
+    ("access_auth_success", "auth_success", "Logins that succeeded."),
+    ("access_connections_accepted", "accepted", "Connections accepted since the start."),
+    ("access_signals_conflated", "signals_conflated", "Signals that a newer one of the same kind replaced."),
+    ("access_signals_dropped", "signals_dropped", "Signals dropped because their reader was too slow."),
+    ("access_undelivered", "undelivered", "Downstreams whose target was not here."),
+    ("access_downstream_expired", "expired", "Downstreams that came too late to deliver."),
+    ("access_downstream_malformed", "malformed_downstream", "Downstreams that could not be read."),
+    ("access_throttled", "throttled", "Times that reading was paused because a user sent too fast."),
+    ("access_faults", "faults", "Connections that a bug of the node ended."),
+)
+_GAUGES = (
+    ("access_connections_total", "connections", "Connections open now, authenticated or not."),
+    ("access_sessions", "sessions", "Sessions authenticated now."),
+)
+_BY_CODE = (
+    ("access_auth_failed_by_code", "auth_failed", "Logins that failed, by code."),
+    ("access_requests_refused", "refused", "Requests refused, by code."),
+    ("access_connections_closed", "closed", "Connections ended, by code; 0 is the client's own leaving."),
+)
+
+
+def exposition(metrics: Metrics, *, ready: bool) -> bytes:
+    """Everything that can be scraped, in Prometheus text format 0.0.4."""
+    return "".join(_lines(metrics, ready)).encode() + generate_latest(_PROCESS)
+
+
+def _lines(metrics: Metrics, ready: bool) -> Iterator[str]:
+    for name, attribute, text in _GAUGES:
+        yield from _family(name, "gauge", text, [("", getattr(metrics, attribute))])
+    for name, attribute, text in _COUNTERS:
+        yield from _family(name, "counter", text, [("", getattr(metrics, attribute))])
+    failed = sum(metrics.auth_failed.values())
+    yield from _family("access_auth_failed", "counter", "Logins that failed.", [("", failed)])
+    for name, attribute, text in _BY_CODE:
+        yield from _family(name, "counter", text, _coded(getattr(metrics, attribute)))
+    text = "Seconds from a frame's arrival to its hand-over to the bus or, downstream, to the socket."
+    yield from _histogram("access_message_latency", text, metrics.latency)
+    yield from _family("access_ready", "gauge", "1 while /readyz says so.", [("", int(ready))])
+    yield from _family("access_build_info", "gauge", "Which version this is.", [(f'{{version="{__version__}"}}', 1)])
+
+
+def _family(name: str, kind: str, text: str, samples: Iterable[tuple[str, float]]) -> Iterator[str]:
+    yield f"# HELP {name} {text}\n# TYPE {name} {kind}\n"
+    for labels, value in samples:
+        yield f"{name}{labels} {_number(value)}\n"
+
+
+def _coded(counts: Mapping[int, int]) -> Iterator[tuple[str, float]]:
+    for code, count in sorted(counts.items()):
+        yield f'{{code="{code}",reason="{_LABELS.get(code, "other")}"}}', count
+
+
+def _histogram(name: str, text: str, latency: Latency) -> Iterator[str]:
+    yield f"# HELP {name} {text}\n# TYPE {name} histogram\n"
+    below = 0
+    for bound, count in zip((*latency.bounds, float("inf")), latency.counts, strict=True):
+        below += count
+        yield f'{name}_bucket{{le="{_number(bound)}"}} {below}\n'
+    yield f"{name}_sum {_number(latency.total)}\n{name}_count {below}\n"
+
+
+def _number(value: float) -> str:
+    return "+Inf" if value == float("inf") else repr(value)
