@@ -154,12 +154,9 @@ class Chat {
   #received(message) {
     const mine = String(message.from) === this.#user;
     const peer = message.group ? `g${message.group}` : String(mine ? message.to : message.from);
-    if (mine && this.#bubbles.has(message.msgId)) {
-      this.#bubbles.get(message.msgId).become("stored"); // our own, as told to all devices of this user
-      return;
-    }
     const conversation = this.#conversation(peer);
-    const isNew = message.serverSeq > this.#readUpTo || !message.serverSeq;
+    if (!message.fetched && message.serverSeq <= this.#readUpTo) this.#readUpTo = message.serverSeq - 1n; // the store began anew
+    const isNew = message.serverSeq > this.#readUpTo;
     if (!message.fetched) this.#away = false;
     else if (this.#away && isNew && !mine && !conversation.divided) {
       conversation.divided = true;

@@ -14,9 +14,10 @@ const LAST_RESEND_MS = 60_000;
  * Where Sync has nothing for a number, there is no such message, and what was held passes.
  */
 export class Timeline {
-  #held = new Map(); // serverSeq -> message
+  #held = new Map(); // serverSeq -> message, null for one's own
   #newest = 0n; // of all that came on this link
   #horizon = 0n; // #newest when the running Sync was asked for: its answer knows everything up to there
+  #asked = 0n; // the cursor of the running Sync
 
   /** `cursor`: the last `serverSeq` that the application has; null starts with whatever comes first. */
   constructor(cursor) {
@@ -26,8 +27,16 @@ export class Timeline {
 
   /** A live delivery. Returns what may pass now, and whether Sync must be asked. */
   accept(message) {
-    const seq = message.serverSeq;
-    if (seq === 0n) return { messages: [message], sync: false };
+    if (message.serverSeq === 0n) return { messages: [message], sync: false };
+    return this.#place(message.serverSeq, message);
+  }
+
+  /** The place of a message that was sent from here: the application has it already. */
+  own(seq) {
+    return this.#place(seq, null);
+  }
+
+  #place(seq, message) {
     this.cursor ??= seq - 1n;
     if (seq <= this.cursor) return { messages: [], sync: false, duplicate: true };
     if (this.#held.size < HELD) this.#held.set(seq, message);
@@ -40,15 +49,17 @@ export class Timeline {
   asked() {
     this.syncing = true;
     this.#horizon = this.#newest;
+    this.#asked = this.cursor;
   }
 
   /** The answer of Sync. Returns what may pass now, and whether Sync must be asked again. */
   synced({ messages: fetched, nextCursor, hasMore }) {
     this.syncing = false;
-    this.cursor ??= 0n;
+    if (nextCursor < this.#asked) return this.#rewind();
     const before = this.cursor;
     for (const message of fetched) {
-      if (message.serverSeq > before) this.#held.set(message.serverSeq, { ...message, fetched: true });
+      const seq = message.serverSeq;
+      if (seq > before && this.#held.get(seq) !== null) this.#held.set(seq, { ...message, fetched: true });
     }
     const seqs = [before, nextCursor, ...fetched.map((message) => message.serverSeq)];
     const end = (hasMore ? seqs : [...seqs, this.#horizon]).reduce((most, seq) => (seq > most ? seq : most));
@@ -65,11 +76,19 @@ export class Timeline {
     this.syncing = false;
   }
 
+  /** The gateway's numbers end before ours: its store began anew, and so do we. */
+  #rewind() {
+    this.lost();
+    this.cursor = 0n;
+    return { messages: [], sync: true };
+  }
+
   /** Release all up to `until` in order, and then what follows the cursor without a gap. */
   #take(until = -1n) {
     const ready = [];
     const pass = (seq) => {
-      ready.push(this.#held.get(seq));
+      const message = this.#held.get(seq);
+      if (message) ready.push(message);
       this.#held.delete(seq);
       this.cursor = seq;
     };
@@ -141,10 +160,11 @@ export class Outgoing {
     for (const entry of this.#entries.values()) Object.assign(entry, { resendAt: 0, attempts: 0, seq: 0n });
   }
 
-  /** Stored, or told to have reached the recipient, which says the same. */
+  /** Stored, or told to have reached the recipient, which says the same. False if it did not wait for that. */
   stored({ msgId, serverSeq, timestamp }) {
     const entry = this.#entries.get(msgId);
     if (entry) this.#settle(entry, () => entry.resolve({ msgId, serverSeq, timestamp }));
+    return Boolean(entry);
   }
 
   /** Refused. Codes that stand for trouble on the other side are tried again after `waitMs`. */

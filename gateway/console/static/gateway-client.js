@@ -53,8 +53,8 @@ export async function connect(url, { timeoutMs = 30_000, ...options }) {
 
 /**
  * One user's device at the gateway. Events, by `on(type, listener)`:
- * - `message` { msgId, from, to, group, content, contentType, timestamp, serverSeq, fetched }: each once, in order;
- *   `fetched`: it came by Sync, so it is older than now
+ * - `message` { msgId, from, to, group, content, contentType, timestamp, serverSeq, fetched }: each once, in order, also
+ *   what this user sent from elsewhere; `fetched`: it came by Sync, so it is older than now
  * - `receipt` { msgId, status: "stored" | "delivered" | "read", serverSeq, timestamp } of a message sent from here
  * - `signal` { from, to, group, kind, data }, `event` { kind, data }, `error` { code, label, message }
  * - `state` { state, code, label, reason, retryInMs }; state: idle, connecting, ready, waiting, stopped
@@ -338,7 +338,8 @@ export class GatewayClient {
     if (!passed) return; // nobody listens: not taken, so Sync brings it when somebody does
     const messages = passed.duplicate ? acknowledge : passed.messages;
     for (const message of messages) {
-      if (!passed.duplicate) this.#emit("message", message);
+      const own = message.from === this.userId && this.#outgoing.stored(message); // its Stored was lost with a link
+      if (!own && !passed.duplicate) this.#emit("message", message);
       this.#acknowledge(message, AckStatus.Delivered);
     }
     if (passed.sync) this.#wantSync();
@@ -369,7 +370,8 @@ export class GatewayClient {
     if (status === AckStatus.Rejected) {
       this.#outgoing.refused((entry) => entry.message.msgId === msgId, ack.code, labelOf(ack.code), this.#host.now(), this.#patience(0));
     } else if (status !== AckStatus.Accepted) {
-      this.#outgoing.stored(ack);
+      const sentFromHere = this.#outgoing.stored(ack);
+      if (sentFromHere && status === AckStatus.Stored && serverSeq) this.#delivered([], this.#timeline.own(serverSeq));
       this.#emit("receipt", { msgId, status: AckStatus[status]?.toLowerCase() ?? "", serverSeq, timestamp });
     }
   }

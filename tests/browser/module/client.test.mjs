@@ -98,6 +98,20 @@ test("unacknowledged messages are sent again with their msgId after a lost link,
   assert.equal(client.statistics().pending, 0);
 });
 
+test("what one sent takes its number: no gap behind it, and no second copy after a lost link", async () => {
+  const { client, world, socket, seen } = await admitted();
+  const first = client.send({ to: 2, content: "a", msgId: "a" });
+  socket.say(stored("a", 1n), message(2));
+  await first;
+  assert.deepEqual([shown(seen), socket.of(MsgType.Sync).length, client.cursor], [[2], 1, 2n]);
+  const second = client.send({ to: 2, content: "b", msgId: "b" });
+  socket.end(1006);
+  await world.pass(500);
+  await world.admit({ sync: { messages: [{ msgId: "b", from: 1n, to: 2n, serverSeq: 3n }], nextCursor: 3n } });
+  assert.equal((await second).serverSeq, 3n);
+  assert.deepEqual(shown(seen), [2]);
+});
+
 test("a message whose Stored does not come is sent again on the same link", async () => {
   const { client, world, socket } = await admitted();
   client.send({ to: 2, content: "", msgId: "a" });

@@ -71,6 +71,24 @@ test("more than can be held is fetched instead", () => {
   assert.deepEqual(seqs(timeline.synced(answer(rest, 999))), rest);
 });
 
+test("one's own messages take their place and are not handed out, nor asked for", () => {
+  const timeline = new Timeline(0n);
+  assert.equal(timeline.own(1n).sync, false);
+  assert.deepEqual(seqs(timeline.accept(at(2)[0])), [2]);
+  assert.equal(timeline.own(4n).sync, true, "something is before it");
+  timeline.asked();
+  const synced = timeline.synced(answer([3, 4], 4));
+  assert.deepEqual([seqs(synced), synced.sync, timeline.cursor], [[3], false, 4n]);
+});
+
+test("numbers that end before the cursor mean a store that began anew", () => {
+  const timeline = new Timeline(50n);
+  timeline.asked();
+  assert.deepEqual(timeline.synced(answer([], 3)), { messages: [], sync: true });
+  timeline.asked();
+  assert.deepEqual(seqs(timeline.synced(answer([1, 2, 3], 3))), [1, 2, 3]);
+});
+
 test("without a cursor the first delivery sets it; a lost link drops what was held", () => {
   const timeline = new Timeline(null);
   assert.deepEqual(seqs(timeline.accept(at(7)[0])), [7]);

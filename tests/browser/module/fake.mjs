@@ -162,7 +162,7 @@ export class World {
   }
 
   /** Bring the newest socket up and let the client in; answers its Sync with nothing unless told otherwise. */
-  async admit({ sync = { messages: [], nextCursor: 0n } } = {}) {
+  async admit({ sync = {} } = {}) {
     await settled();
     const { socket } = this;
     socket.open();
@@ -174,7 +174,8 @@ export class World {
 
   async answerSync(answer) {
     const { socket } = this;
-    socket.say(frame(MsgType.SyncAck, answer, socket.last(MsgType.Sync).seq));
+    const { seq, message } = socket.last(MsgType.Sync);
+    socket.say(frame(MsgType.SyncAck, { messages: [], nextCursor: message.cursor, ...answer }, seq));
     await settled();
   }
 }
