@@ -121,16 +121,19 @@ class TcpLink:
         self._reactor.resume(self._fd)
 
     async def say_goodbye(self, code: int, reason: str) -> None:
+        if self._fd < 0:
+            return
+        # Read on, and drop: closing with bytes unread would send RST, and the peer's kernel might throw away
+        # our last words.
+        self._parted = parted = trio.Event()
+        self._reactor.register(self._fd, self._linger)
         try:
             if self._rest is not None:
                 await self.flush()
             self._socket.shutdown(socket.SHUT_WR)
         except (LinkClosed, OSError):
             return
-        # Closing with bytes unread would send RST, and the peer's kernel would throw away our last words.
-        self._parted = trio.Event()
-        self._reactor.register(self._fd, self._linger)
-        await self._parted.wait()
+        await parted.wait()
 
     def abort(self) -> None:
         fd = self._fd
@@ -221,6 +224,8 @@ class TcpLink:
             raise LinkClosed("closed") from None
         finally:
             self._waiting = False
+        if self._fd < 0:  # aborted between the event and now
+            raise LinkClosed("closed")
 
 
 def reason_of(error: OSError) -> str:
