@@ -22,8 +22,12 @@ from gateway.config.sources import (
     from_file,
     from_flags,
 )
-from gateway.config.tree import ROOT, Config, Place, find, nearest
+from gateway.config.tree import Config, find, nearest
 from gateway.config.values import ValueRefused, checked, expectation
+
+
+class UnknownSetting(ValueRefused):
+    """A name that is no setting's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,8 @@ def load(
         try:
             found[value.path] = _one(value)
             origins[value.path] = value.origin
+        except UnknownSetting as unknown:
+            wrong.append(f"{value.origin.label}: {unknown}")
         except ValueRefused as refused:
             wrong.append(f"{value.origin.at('.'.join(value.path))}: {refused}")
     if wrong:
@@ -91,7 +97,7 @@ def _values(file: str | Path | None, environment: Mapping[str, str], flags: Sequ
 def _one(value: Value) -> Any:
     place = find(value.path)
     if place is None:
-        raise ValueRefused(_unknown(value))
+        raise UnknownSetting(_unknown(value))
     if place.section is not None or place.table is not None:
         inside = next((each.name for each in place.children()), f"{place.name}.NAME.algorithm")
         raise ValueRefused(f"is a section, not a setting; set something in it, like {inside}")
@@ -99,13 +105,11 @@ def _one(value: Value) -> Any:
 
 
 def _unknown(value: Value) -> str:
-    name = nearest(value.path)
-    if not name:
-        return "is no setting; `python -m gateway config --defaults` lists them"
+    written, meant = ".".join(value.path), nearest(value.path)
     if value.origin.kind == "environment":
-        name = f"GATEWAY_{name.upper().replace('.', '__')}"
-        return f"unknown setting: did you mean {name}?"
-    return f"unknown setting {'.'.join(value.path)!r}: did you mean {name!r}?"
+        written, meant = value.origin.label, f"GATEWAY_{meant.upper().replace('.', '__')}" if meant else ""
+    advice = f"did you mean {meant!r}?" if meant else "`python -m gateway config --defaults` lists them all"
+    return f"unknown setting {written[:80]!r}: {advice}"
 
 
 def _require(found: dict[tuple[str, ...], Any], origins: dict[tuple[str, ...], Origin]) -> None:
@@ -139,6 +143,3 @@ def _culprit(names: Sequence[str], origins: Mapping[tuple[str, ...], Origin]) ->
     by_name = {".".join(path): origin for path, origin in origins.items()}
     name = next((each for each in names if each in by_name), names[0])
     return by_name.get(name, DEFAULT).at(name)
-
-
-__all__ = ["ROOT", "Loaded", "Place", "check", "load"]

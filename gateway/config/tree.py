@@ -12,6 +12,7 @@ from msgspec import inspect as types
 from gateway.backends.settings import BusSettings, JwtSettings
 from gateway.console.settings import ConsoleSettings
 from gateway.core.settings import DrainSettings, HeartbeatSettings, LimitSettings, LoginSettings, Settings
+from gateway.logic.settings import LogicSettings
 from gateway.logs.settings import LogSettings
 from gateway.transports.settings import TcpSettings
 from gateway.transports.settings_websocket import WebSocketSettings
@@ -34,6 +35,7 @@ class Config(Settings, frozen=True):
     login: LoginSettings = LoginSettings()
     auth: JwtSettings = JwtSettings()
     bus: BusSettings = BusSettings()
+    logic: LogicSettings = LogicSettings()
     console: ConsoleSettings = ConsoleSettings()
     log: LogSettings = LogSettings()
     drain: DrainSettings = DrainSettings()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, structs
 
 from gateway.core.ports import LoginPolicy
 
@@ -17,12 +18,21 @@ Count = Annotated[int, Meta(ge=1, le=2**53)]
 """How many, at least one."""
 FrameBytes = Annotated[int, Meta(ge=64, le=16_777_216)]
 """The size of a body; the upper bound is protocol section 1's hard ceiling."""
-Secret = Annotated[str, Meta(extra={"secret": True})]
+_SECRET = Meta(extra={"secret": True})
+Secret = Annotated[str, _SECRET]
 """A text that is never printed nor logged."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of every configuration Struct: immutable, by keyword, typos refused."""
+    """Base of every configuration Struct: immutable, by keyword, typos refused; secrets stay out of its repr."""
+
+    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+        for field in structs.fields(self):
+            value = getattr(self, field.name)
+            yield field.name, "[secret]" if value and _SECRET in getattr(field.type, "__metadata__", ()) else value
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
 
 class LimitSettings(Settings, frozen=True):
