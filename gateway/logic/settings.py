@@ -1,0 +1,37 @@
+"""What an operator may turn in the reference Logic. `config` composes it; every field says its unit and reason."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from gateway.core.settings import Count, Seconds, Settings
+
+SYNC_BYTES = 61_440
+"""Bytes of messages in one SyncResponse: with its envelope it stays under the 64 KiB that a client takes."""
+
+
+class LogicSettings(Settings, frozen=True):
+    """The embedded Logic: bounds on what it holds, and its patience."""
+
+    content_bytes: Annotated[int, Meta(ge=1, le=49_152)] = 32_768
+    """Largest `content` of a message in UTF-8 bytes; more is Rejected with 4004. One always fits a Sync answer."""
+    signal_bytes: Annotated[int, Meta(ge=0, le=49_152)] = 1_024
+    """Largest `data` of a Signal; a larger one is dropped. A datagram carries about so much."""
+    sync_limit: Annotated[int, Meta(ge=1, le=1_000)] = 200
+    """Most messages in one Sync answer, whatever the client asks for."""
+    max_waiting: Count = 10_000
+    """Messages and receipts that may wait to be stored or routed; one more is Rejected with 4402."""
+    max_waiting_bytes: Count = 67_108_864
+    """Bytes that those may hold together."""
+    max_syncs: Count = 10_000
+    """Sync requests that may wait; one more is answered 4402."""
+    max_signals: Count = 4_096
+    """Signals that may wait; one more is dropped."""
+    commit_messages: Annotated[int, Meta(ge=1, le=10_000)] = 512
+    """Messages and receipts in one transaction: larger ones cost less each and take longer together."""
+    send_patience: Seconds = 2.0
+    """Seconds in which a full bus is asked again; after that the delivery is left to the client's Sync."""
+    lookup_timeout: Seconds = 3.0
+    """Seconds that the location store has for one lookup; after that everybody counts as offline."""
