@@ -17,6 +17,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 PATIENCE = 45.0
 """Seconds that a busy machine may take for what takes an idle one a tenth of one."""
 
+SIZE = (500, 760)
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -31,7 +32,7 @@ FLAGS = (
     "--disable-backgrounding-occluded-windows",
     "--disable-renderer-backgrounding",
     "--no-proxy-server",
-    "--window-size=420,760",
+    f"--window-size={SIZE[0]},{SIZE[1]}",
 )
 
 
@@ -159,5 +160,7 @@ class Page:
         self.driver.execute_cdp_cmd("Page.setWebLifecycleState", {"state": "frozen"})
 
     def thaw(self) -> None:
-        """Let scripts run again."""
+        """Let scripts run again, the page in view."""
         self.driver.execute_cdp_cmd("Page.setWebLifecycleState", {"state": "active"})
+        self.driver.minimize_window()  # freezing hid the page; only a change of the window's state shows it again
+        self.driver.set_window_rect(0, 0, *SIZE)

@@ -74,7 +74,7 @@ class Chat {
   #bubbles = new Map(); // msgId of what was sent from here -> Bubble
   #away = false; // from the loss of a session, or the page's opening, to the first live message
   #readUpTo;
-  #typedAt = 0;
+  #typedAt = -Infinity;
   #typingTimer;
   #countdown;
   #atEnd = true; // the newest message is in view, and stays so when the list's size changes
@@ -193,7 +193,7 @@ class Chat {
     if (!content) return;
     text.value = "";
     fit(text);
-    this.#typedAt = 0;
+    this.#typedAt = -Infinity;
     const bubble = new Bubble({ mine: true, content, timestamp: Date.now(), status: "pending" });
     this.#append(this.#peer, bubble.node);
     const msgId = crypto.randomUUID();
