@@ -202,16 +202,16 @@ class Connection:
             self.close(Code.TOKEN_EXPIRED, "the token has run out")
         elif self._resume_at is not None:
             return min(session.expires, self._throttled(now, self._resume_at))
-        elif now - self.seen >= self.hub.heartbeat.timeout:
+        elif now >= (silent := self.seen + self.hub.heartbeat.timeout):
             self.close(Code.HEARTBEAT_TIMEOUT, "no frame in time")
         else:
-            return min(session.expires, self.seen + self.hub.heartbeat.timeout)
+            return min(session.expires, silent)
         return self._deadline
 
     def _throttled(self, now: float, resume_at: float) -> float:
         """Reading is paused for the rate: go on, give up, or look again at the returned time."""
         self.seen = now  # what is not being read is not the client's silence
-        give_up = (self._over_since or now) + self.hub.limits.rate_patience
+        give_up = (now if self._over_since is None else self._over_since) + self.hub.limits.rate_patience
         if now >= give_up:
             self.close(Code.RATE_LIMITED, "over the message rate for too long")
             return self._deadline

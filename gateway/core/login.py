@@ -126,5 +126,3 @@ def _welcome(hub: Hub, connection: Connection, session: Session, seq: int, wall:
     )
     hub.metrics.auth_success += 1
     connection.reply(encode(response, seq=seq, timestamp=wall))
-
-

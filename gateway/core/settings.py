@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, structs
@@ -26,13 +25,16 @@ Secret = Annotated[str, _SECRET]
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of every configuration Struct: immutable, by keyword, typos refused; secrets stay out of its repr."""
 
-    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
-        for field in structs.fields(self):
-            value = getattr(self, field.name)
-            yield field.name, "[secret]" if value and _SECRET in getattr(field.type, "__metadata__", ()) else value
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        values = [(field, getattr(self, field.name)) for field in structs.fields(self)]
+        return [(field.name, "[secret]" if value and _is_secret(field) else value) for field, value in values]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+
+def _is_secret(field: structs.FieldInfo) -> bool:
+    return _SECRET in getattr(field.type, "__metadata__", ())
 
 
 class LimitSettings(Settings, frozen=True):

@@ -15,7 +15,7 @@ import trio
 from gateway._framing import ChatFrame, FrameError, Upstream, build_downstream, parse_upstream
 from gateway.core.ports import Bus, LocationStore
 from gateway.protocol.codes import Code
-from gateway.protocol.messages import ChatMessage, Message, MessageAck, SyncResponse, decode, packet
+from gateway.protocol.messages import ChatMessage, Message, MessageAck, SyncResponse, decode, packet, type_of
 from gateway.protocol.subjects import LOGIC_QUEUE, Subjects
 from gateway.protocol.types import AckStatus, Action, MsgType
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import trio
+from trio.abc import Clock
 
 from gateway._framing import build_downstream
 from gateway.core.ports import LoginPolicy
@@ -26,8 +27,6 @@ from gateway.protocol.messages import (
 from gateway.protocol.types import AckStatus, Action, MsgType
 from tests.support.world import open_world
 
-pytestmark = pytest.mark.usefixtures("autojump_clock")
-
 
 def chat(msg_id: str = "m-1", **fields: Any) -> ChatMessage:
     fields.setdefault("to_user", 1002)
@@ -39,7 +38,7 @@ def deliver(user: int, message: Message, *, kind: MsgType, seq: int = 0, conn_id
     return build_downstream(user, conn_ids, "", "", 0, Action.DELIVER, 0, kind, body, 0)
 
 
-async def test_a_login_tells_the_session() -> None:
+async def test_a_login_tells_the_session(autojump_clock: Clock) -> None:
     async with open_world(node_id="node-7") as world:
         peer = await world.connect()
         answer = await peer.log_in(1001)
@@ -52,7 +51,7 @@ async def test_a_login_tells_the_session() -> None:
         assert location.boot_id == world.hub.boot_id
 
 
-async def test_leaving_releases_the_location() -> None:
+async def test_leaving_releases_the_location(autojump_clock: Clock) -> None:
     async with open_world() as world:
         peer = await world.seated(1001)
         await peer.hang_up()
@@ -71,7 +70,9 @@ async def test_leaving_releases_the_location() -> None:
         ({"protocol_version": 2}, Code.VERSION_UNSUPPORTED),
     ],
 )
-async def test_a_refused_login_is_told_why_and_closed(request_fields: dict[str, Any], code: Code) -> None:
+async def test_a_refused_login_is_told_why_and_closed(
+    autojump_clock: Clock, request_fields: dict[str, Any], code: Code
+) -> None:
     async with open_world() as world:
         peer = await world.connect()
         fields = {"token": "1001", "device_id": "phone", "platform": "ios", **request_fields}
@@ -85,7 +86,7 @@ async def test_a_refused_login_is_told_why_and_closed(request_fields: dict[str, 
         assert world.hub.metrics.auth_failed[code] == 1
 
 
-async def test_t02_a_link_that_never_authenticates_is_closed_after_five_seconds() -> None:
+async def test_t02_a_link_that_never_authenticates_is_closed_after_five_seconds(autojump_clock: Clock) -> None:
     async with open_world() as world:
         peer = await world.connect()
         start = trio.current_time()
@@ -96,7 +97,7 @@ async def test_t02_a_link_that_never_authenticates_is_closed_after_five_seconds(
         assert math.isclose(trio.current_time() - start, 5.0, abs_tol=0.1)
 
 
-async def test_a_login_that_hangs_is_refused_as_unavailable() -> None:
+async def test_a_login_that_hangs_is_refused_as_unavailable(autojump_clock: Clock) -> None:
     async with open_world(login=LoginSettings(backend_timeout=1.0)) as world:
         world.tokens.pause = trio.Event()
         peer = await world.connect()
@@ -105,7 +106,7 @@ async def test_a_login_that_hangs_is_refused_as_unavailable() -> None:
         assert await peer.closed() == []
 
 
-async def test_an_authenticator_that_breaks_is_told_as_unavailable() -> None:
+async def test_an_authenticator_that_breaks_is_told_as_unavailable(autojump_clock: Clock) -> None:
     async with open_world() as world:
         world.tokens.error = RuntimeError("no such luck")
         peer = await world.connect()
@@ -115,7 +116,7 @@ async def test_an_authenticator_that_breaks_is_told_as_unavailable() -> None:
         assert "luck" not in (answer.message or "")
 
 
-async def test_what_is_sent_behind_auth_waits_for_it() -> None:
+async def test_what_is_sent_behind_auth_waits_for_it(autojump_clock: Clock) -> None:
     async with open_world() as world:
         world.tokens.pause = trio.Event()
         peer = await world.connect()
@@ -130,7 +131,7 @@ async def test_what_is_sent_behind_auth_waits_for_it() -> None:
         assert (up.user_id, up.device_id, up.node_id) == (1001, "phone", "node-1")
 
 
-async def test_heartbeats_keep_a_connection_and_their_absence_ends_it() -> None:
+async def test_heartbeats_keep_a_connection_and_their_absence_ends_it(autojump_clock: Clock) -> None:
     async with open_world(heartbeat=HeartbeatSettings(interval=30, timeout=90)) as world:
         peer = await world.seated(1001)
         for _ in range(10):
@@ -146,7 +147,7 @@ async def test_heartbeats_keep_a_connection_and_their_absence_ends_it() -> None:
         assert await peer.closed() == []
 
 
-async def test_t23_a_token_that_runs_out_ends_the_session() -> None:
+async def test_t23_a_token_that_runs_out_ends_the_session(autojump_clock: Clock) -> None:
     async with open_world() as world:
         peer = await world.connect()
         start = trio.current_time()
@@ -155,7 +156,7 @@ async def test_t23_a_token_that_runs_out_ends_the_session() -> None:
         assert 19 < trio.current_time() - start < 21
 
 
-async def test_a_message_goes_up_unchanged_and_is_accepted() -> None:
+async def test_a_message_goes_up_unchanged_and_is_accepted(autojump_clock: Clock) -> None:
     async with open_world() as world:
         peer = await world.seated(1001)
         seq = await peer.send(chat("m-1", from_user=1001))
@@ -180,7 +181,9 @@ async def test_a_message_goes_up_unchanged_and_is_accepted() -> None:
         {"msg_id": "a\r\nPUB x"},
     ],
 )
-async def test_a_message_that_breaks_the_rules_is_rejected_and_goes_nowhere(fields: dict[str, Any]) -> None:
+async def test_a_message_that_breaks_the_rules_is_rejected_and_goes_nowhere(
+    autojump_clock: Clock, fields: dict[str, Any]
+) -> None:
     async with open_world() as world:
         peer = await world.seated(1001)
         await peer.send(chat(**fields))
@@ -191,7 +194,7 @@ async def test_a_message_that_breaks_the_rules_is_rejected_and_goes_nowhere(fiel
         assert len(await world.wait_upstream(1)) == 1
 
 
-async def test_ten_protocol_errors_a_minute_are_answered_and_the_eleventh_closes() -> None:
+async def test_ten_protocol_errors_a_minute_are_answered_and_the_eleventh_closes(autojump_clock: Clock) -> None:
     async with open_world() as world:
         peer = await world.seated(1001)
         for _ in range(11):
@@ -202,7 +205,7 @@ async def test_ten_protocol_errors_a_minute_are_answered_and_the_eleventh_closes
         assert said[-1].code == Code.UNKNOWN_TYPE
 
 
-async def test_t05_a_second_auth_and_a_frame_before_auth_are_out_of_order() -> None:
+async def test_t05_a_second_auth_and_a_frame_before_auth_are_out_of_order(autojump_clock: Clock) -> None:
     async with open_world() as world:
         early = await world.connect()
         await early.send(chat(), seq=9)
@@ -216,7 +219,7 @@ async def test_t05_a_second_auth_and_a_frame_before_auth_are_out_of_order() -> N
         assert error.code == Code.OUT_OF_ORDER
 
 
-async def test_t05_receipts_never_asked_for_go_up_and_nonsense_ones_do_not() -> None:
+async def test_t05_receipts_never_asked_for_go_up_and_nonsense_ones_do_not(autojump_clock: Clock) -> None:
     async with open_world() as world:
         peer = await world.seated(1001)
         await peer.send(MessageAck(msg_id="never", status=AckStatus.DELIVERED, server_seq=4))
@@ -226,7 +229,7 @@ async def test_t05_receipts_never_asked_for_go_up_and_nonsense_ones_do_not() -> 
         assert (await peer.receive(ErrorMessage)).code == Code.INVALID_PAYLOAD
 
 
-async def test_a_full_bus_is_told_and_the_link_stays() -> None:
+async def test_a_full_bus_is_told_and_the_link_stays(autojump_clock: Clock) -> None:
     async with open_world() as world:
         peer = await world.seated(1001)
         publish, world.hub.bus.publish = world.hub.bus.publish, lambda *_: False  # type: ignore[method-assign]
@@ -240,7 +243,7 @@ async def test_a_full_bus_is_told_and_the_link_stays() -> None:
         assert (await peer.receive(MessageAck)).status == AckStatus.ACCEPTED
 
 
-async def test_a_sync_cursor_at_login_is_a_sync() -> None:
+async def test_a_sync_cursor_at_login_is_a_sync(autojump_clock: Clock) -> None:
     async with open_world() as world:
         peer = await world.connect()
         await peer.log_in(1001, sync_cursor=17)
@@ -248,7 +251,7 @@ async def test_a_sync_cursor_at_login_is_a_sync() -> None:
         assert up.msg_type == MsgType.SYNC
 
 
-async def test_deliveries_count_their_own_seq_and_replies_keep_theirs() -> None:
+async def test_deliveries_count_their_own_seq_and_replies_keep_theirs(autojump_clock: Clock) -> None:
     async with open_world() as world:
         peer = await world.seated(1002)
         world.down(deliver(1002, chat("a"), kind=MsgType.MESSAGE))
@@ -259,7 +262,7 @@ async def test_deliveries_count_their_own_seq_and_replies_keep_theirs() -> None:
         assert world.hub.metrics.messages_sent == 2
 
 
-async def test_a_delivery_for_nobody_is_reported() -> None:
+async def test_a_delivery_for_nobody_is_reported(autojump_clock: Clock) -> None:
     async with open_world() as world:
         heard: list[bytes] = []
         subscription = world.hub.bus.subscribe(world.hub.subjects.undelivered, lambda _, data: heard.append(data))
@@ -271,7 +274,7 @@ async def test_a_delivery_for_nobody_is_reported() -> None:
         subscription.close()
 
 
-async def test_a_late_delivery_is_dropped_and_a_broken_one_hurts_nobody() -> None:
+async def test_a_late_delivery_is_dropped_and_a_broken_one_hurts_nobody(autojump_clock: Clock) -> None:
     async with open_world() as world:
         peer = await world.seated(1002)
         body = packet(chat("late"))
@@ -282,7 +285,7 @@ async def test_a_late_delivery_is_dropped_and_a_broken_one_hurts_nobody() -> Non
         assert (world.hub.metrics.expired, world.hub.metrics.malformed_downstream) == (1, 1)
 
 
-async def test_targets_are_found_most_precise_first() -> None:
+async def test_targets_are_found_most_precise_first(autojump_clock: Clock) -> None:
     async with open_world() as world:
         phone = await world.seated(1001, "phone", platform="ios")
         desk = await world.seated(1001, "desk", platform="linux")
@@ -307,7 +310,7 @@ async def test_targets_are_found_most_precise_first() -> None:
         assert desk_conn.session is not None
 
 
-async def test_queued_signals_of_a_kind_are_one() -> None:
+async def test_queued_signals_of_a_kind_are_one(autojump_clock: Clock) -> None:
     async with open_world() as world:
         await world.seated(1002)
         (connection,) = world.hub.registry.of_user(1002)
@@ -319,7 +322,7 @@ async def test_queued_signals_of_a_kind_are_one() -> None:
         assert connection.outbox.waiting == 0
 
 
-async def test_a_kick_ends_the_connection_with_its_code() -> None:
+async def test_a_kick_ends_the_connection_with_its_code(autojump_clock: Clock) -> None:
     async with open_world() as world:
         peer = await world.seated(1001)
         kick = build_downstream(1001, (), "", "", 0, Action.KICK, Code.KICKED_BY_ADMIN, 0, b"", 0)
@@ -339,7 +342,9 @@ async def test_a_kick_ends_the_connection_with_its_code() -> None:
         (LoginPolicy.SINGLE_PER_PLATFORM, ("desk", "linux"), None),
     ],
 )
-async def test_login_policies(policy: LoginPolicy, second: tuple[str, str], code: Code | None) -> None:
+async def test_login_policies(
+    autojump_clock: Clock, policy: LoginPolicy, second: tuple[str, str], code: Code | None
+) -> None:
     async with open_world(login=LoginSettings(policy=policy)) as world:
         first = await world.seated(1001, "phone", platform="ios")
         await world.seated(1001, second[0], platform=second[1])
@@ -354,7 +359,7 @@ async def test_login_policies(policy: LoginPolicy, second: tuple[str, str], code
             assert len(world.hub.registry.of_user(1001)) == 1
 
 
-async def test_a_drain_tells_everybody_and_waits_for_them() -> None:
+async def test_a_drain_tells_everybody_and_waits_for_them(autojump_clock: Clock) -> None:
     async with open_world() as world:
         leaving, staying, greeting = await world.seated(1), await world.seated(2), await world.connect()
 
@@ -377,7 +382,7 @@ async def test_a_drain_tells_everybody_and_waits_for_them() -> None:
         assert error.code == Code.GOING_AWAY
 
 
-async def test_a_node_that_is_full_says_so() -> None:
+async def test_a_node_that_is_full_says_so(autojump_clock: Clock) -> None:
     async with open_world(limits=LimitSettings(max_connections=1)) as world:
         await world.seated(1001)
         (error,) = await (await world.connect()).closed()
@@ -385,7 +390,7 @@ async def test_a_node_that_is_full_says_so() -> None:
         assert error.code == Code.NODE_FULL
 
 
-async def test_the_message_budget_is_the_users_over_all_devices() -> None:
+async def test_the_message_budget_is_the_users_over_all_devices(autojump_clock: Clock) -> None:
     async with open_world(limits=LimitSettings(message_rate=10, message_burst=20)) as world:
         phone, desk = await world.seated(1001, "phone"), await world.seated(1001, "desk")
         start = trio.current_time()
@@ -397,7 +402,7 @@ async def test_the_message_budget_is_the_users_over_all_devices() -> None:
         assert world.hub.metrics.closed[Code.RATE_LIMITED] == 0
 
 
-async def test_logging_in_again_does_not_refill_the_budget() -> None:
+async def test_logging_in_again_does_not_refill_the_budget(autojump_clock: Clock) -> None:
     async with open_world(limits=LimitSettings(message_rate=1, message_burst=10)) as world:
         peer = await world.seated(1001)
         for number in range(10):
@@ -412,7 +417,7 @@ async def test_logging_in_again_does_not_refill_the_budget() -> None:
         assert trio.current_time() - start > 1
 
 
-async def test_t35_a_flood_is_read_slowly_and_then_closed() -> None:
+async def test_t35_a_flood_is_read_slowly_and_then_closed(autojump_clock: Clock) -> None:
     async with open_world(limits=LimitSettings(message_rate=50, message_burst=100)) as world:
         flooder, other = await world.seated(1001), await world.seated(1002)
         start = trio.current_time()

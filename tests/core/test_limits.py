@@ -10,7 +10,7 @@ def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
     assert all(bucket.spend(100.0) for _ in range(5))
     assert not bucket.spend(100.0)
     assert not bucket.spend(100.05)
-    assert bucket.spend(100.3)
+    assert bucket.spend(100.5)
 
 
 def test_an_overdrawn_bucket_says_how_long_to_wait() -> None:

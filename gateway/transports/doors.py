@@ -1,0 +1,102 @@
+"""All listeners of a node on one reactor."""
+
+from __future__ import annotations
+
+import socket
+from typing import Protocol
+
+import trio
+
+from gateway.core.limits import Admission
+from gateway.core.link import Link
+from gateway.core.refusal import refusal_frame
+from gateway.transports.listener import Listener
+from gateway.transports.proxy_protocol import TrustedProxies
+from gateway.transports.reactor import Reactor
+from gateway.transports.settings import TcpSettings
+from gateway.transports.settings_websocket import WebSocketSettings
+from gateway.transports.tcp import TcpLink
+from gateway.transports.tls import TlsLink, TlsServer, load_tls
+from gateway.transports.upgrade import unavailable
+from gateway.transports.websocket import WebSocketLink, WebSocketTerms
+
+
+class Host(Protocol):
+    """Who takes the links: a Hub."""
+
+    admission: Admission
+
+    async def serve(self, link: Link) -> None:
+        """Run one connection to its end."""
+
+
+class Doors:
+    """The ways in.
+
+    Raises:
+        ValueError: settings that cannot be followed (a certificate that cannot be read, a network that is none).
+    """
+
+    def __init__(self, tcp: TcpSettings, websocket: WebSocketSettings, host: Host) -> None:
+        self._reactor = Reactor()
+        self._host = host
+        self._listeners: list[Listener] = []
+        if tcp.enabled:
+            self._listeners.append(self._tcp(tcp))
+        if websocket.enabled:
+            self._listeners.append(self._websocket(websocket))
+
+    async def run(self, *, task_status: trio.TaskStatus[dict[str, str]] = trio.TASK_STATUS_IGNORED) -> None:
+        """Listen until cancelled; reports `name: host:port` of each listener.
+
+        Raises:
+            OSError: an address cannot be listened on.
+        """
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._reactor.run)
+            for listener in self._listeners:
+                await nursery.start(listener.run)
+            task_status.started({each.name: _printed(each.address, each.port) for each in self._listeners})
+
+    async def close(self) -> None:
+        """Accept nobody more; connections stay."""
+        for listener in self._listeners:
+            listener.close()
+        await trio.lowlevel.checkpoint()
+
+    def _tcp(self, settings: TcpSettings) -> Listener:
+        tls = load_tls(settings.tls) if settings.tls is not None else None
+        return Listener(
+            "tcp",
+            settings.host,
+            settings.port,
+            link=lambda sock, address: self._below(sock, address, tls),
+            serve=self._host.serve,
+            admit=self._host.admission.admit,
+            refusal=refusal_frame if tls is None else lambda _code: b"",
+            trusted_proxies=TrustedProxies(settings.trusted_proxies) if settings.proxy_protocol else None,
+            backlog=settings.backlog,
+        )
+
+    def _websocket(self, settings: WebSocketSettings) -> Listener:
+        tls = load_tls(settings.tls) if settings.tls is not None else None
+        terms = WebSocketTerms(settings)
+        return Listener(
+            "websocket",
+            settings.host,
+            settings.port,
+            link=lambda sock, address: WebSocketLink(self._below(sock, address, tls), terms),
+            serve=self._host.serve,
+            admit=self._host.admission.admit,
+            refusal=unavailable if tls is None else lambda _code: b"",
+            backlog=settings.backlog,
+        )
+
+    def _below(self, sock: socket.socket, address: str, tls: TlsServer | None) -> TcpLink:
+        if tls is None:
+            return TcpLink(self._reactor, sock, address)
+        return TlsLink(self._reactor, sock, address, tls)
+
+
+def _printed(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
