@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +65,7 @@ def load(
     if wrong:
         raise ConfigError(wrong)
     _require(found, origins)
-    config = msgspec.convert(_nested(found), Config)
+    config = _converted(_nested(found))
     wrong = [f"{_culprit(names, origins)}: {text}" for names, text in problems(config)]
     if wrong:
         raise ConfigError(wrong)
@@ -77,14 +78,19 @@ def check(config: Config) -> None:
     Raises:
         ConfigError: with every problem found.
     """
-    try:
-        msgspec.convert(msgspec.to_builtins(config), Config)
-    except msgspec.ValidationError as error:
-        text, _, where = str(error).partition(" - at `$.")
-        raise ConfigError([f"{where.rstrip('`') or 'configuration'}: {text[:1].lower()}{text[1:]}"]) from None
+    _converted(msgspec.to_builtins(config))
     wrong = [f"{names[0]}: {text}" for names, text in problems(config)]
     if wrong:
         raise ConfigError(wrong)
+
+
+def _converted(tree: Any) -> Config:
+    try:
+        return msgspec.convert(tree, Config)
+    except msgspec.ValidationError as error:
+        text, _, where = str(error).partition(" - at ")
+        name = re.sub(r"^`(?:key in )?\$\.?|`$", "", where)
+        raise ConfigError([f"{name or 'configuration'}: {text[:1].lower()}{text[1:]}"]) from None
 
 
 def _values(file: str | Path | None, environment: Mapping[str, str], flags: Sequence[Flag]) -> Iterator[Value]:
@@ -114,7 +120,7 @@ def _unknown(value: Value) -> str:
 
 def _require(found: dict[tuple[str, ...], Any], origins: dict[tuple[str, ...], Origin]) -> None:
     """Whoever sets anything in an optional section must set what it cannot do without."""
-    wrong = []
+    wrong: list[str] = []
     for path in [*found]:
         for length in range(1, len(path)):
             section = find(path[:length])

@@ -58,8 +58,9 @@ class Place:
         self.type = type_
         self.owner = owner
         """The Struct whose field this is."""
-        inner = [each for each in type_.types if not isinstance(each, types.NoneType)] if _is_union(type_) else [type_]
-        self.optional = _is_union(type_) and len(inner) < len(type_.types)
+        among = type_.types if isinstance(type_, types.UnionType) else (type_,)
+        inner = [each for each in among if not isinstance(each, types.NoneType)]
+        self.optional = len(inner) < len(among)
         self.section = inner[0] if len(inner) == 1 and isinstance(inner[0], types.StructType) else None
         self.table = type_ if isinstance(type_, types.DictType) else None
 
@@ -87,10 +88,6 @@ class Place:
         if self.table is not None:
             return Place((*self.path, name), None, self.table.value_type, None)
         return next((each for each in self.children() if each.path[-1] == name), None)
-
-
-def _is_union(type_: types.Type) -> bool:
-    return isinstance(type_, types.UnionType)
 
 
 ROOT = Place((), None, types.type_info(Config), None)

@@ -1,0 +1,244 @@
+"""What can be typed: commands, their flags, and the help that teaches them."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+from gateway._version import __version__
+from gateway.config import Flag
+
+_SHORT = (
+    ("--node-id", "node_id", "NAME", "name of this node"),
+    ("--data-dir", "data_dir", "DIR", "where the node keeps its key and its messages"),
+    ("--tcp-host", "tcp.host", "ADDRESS", "where to listen for TCP"),
+    ("--tcp-port", "tcp.port", "PORT", "port for TCP; 0 lets the system choose"),
+    ("--websocket-host", "websocket.host", "ADDRESS", "where to listen for WebSocket"),
+    ("--websocket-port", "websocket.port", "PORT", "port for WebSocket"),
+    ("--console-host", "console.host", "ADDRESS", "where to listen for health and metrics"),
+    ("--console-port", "console.port", "PORT", "port for health and metrics"),
+    ("--log-level", "log.level", "LEVEL", "debug, info, warning or error"),
+    ("--log-format", "log.format", "FORMAT", "auto, readable or json"),
+)
+"""Flags that are short for `--set`."""
+
+_TOP = """\
+commands:
+  run      run a node (also what happens without a command)
+  chat     talk to somebody, from a terminal
+  token    make a token for a user
+  config   show what is configured, and what can be
+  group    create, change and list groups
+
+examples:
+  python -m gateway                             a node with everything embedded, on this machine only
+  python -m gateway chat --user 1001 --to 1002  and, in another terminal, the same with the numbers swapped
+  python -m gateway COMMAND --help              more about one command
+
+exit codes: 0 done, 1 failed, 2 wrong arguments or configuration
+"""
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments, with `command` set to what is to be called with them; exits for --help, --version and typos."""
+    words = list(argv)
+    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
+        words.insert(0, "run")
+    return _parser().parse_args(words)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m gateway",
+        usage="python -m gateway [COMMAND] [...]",
+        description="A real-time access gateway.",
+        epilog=_TOP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"trio-gateway {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, help=argparse.SUPPRESS)
+    _run(commands)
+    _chat(commands)
+    _token(commands)
+    _config(commands)
+    _group(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, call: str, text: str, examples: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        description=text,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=_later(call), flags=[])
+    return parser
+
+
+def _later(call: str) -> Callable[[argparse.Namespace], int]:
+    """`module:function`, imported when it is called: a token needs no chat client."""
+    module, _, function = call.partition(":")
+
+    def command(arguments: argparse.Namespace) -> int:
+        code: int = getattr(import_module(f"gateway.cli.{module}"), function)(arguments)
+        return code
+
+    return command
+
+
+class _Short(argparse.Action):
+    """Keeps a flag as a setting, in the order of the command line."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if option_string == "--set":
+            name, equals, text = str(values).partition("=")
+            if not equals:
+                parser.error(f"--set {name}: say --set NAME=VALUE, like --set tcp.port=9001")
+            flag = Flag(f"--set {name.strip()}", name.strip(), text)
+        else:
+            flag = Flag(str(option_string), self.dest, str(values))
+        namespace.flags = [*namespace.flags, flag]
+
+
+def _configured(parser: argparse.ArgumentParser, short: Sequence[str] = ()) -> None:
+    """The flags of every command that reads the configuration."""
+    group = parser.add_argument_group("configuration")
+    group.add_argument("--config", metavar="FILE", help="a TOML file; or say it in GATEWAY_CONFIG")
+    group.add_argument(
+        "--set", metavar="NAME=VALUE", action=_Short, help="any setting, like --set limits.message_rate=20"
+    )
+    for flag, name, metavar, text in _SHORT:
+        if not short or flag in short:
+            group.add_argument(flag, dest=name, metavar=metavar, action=_Short, help=text, default=argparse.SUPPRESS)
+
+
+def _run(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "run",
+        "run:run",
+        "Run a node until it is told to stop. SIGTERM or Ctrl-C drains: no new connections, everybody is told to go\n"
+        "elsewhere and given drain.timeout seconds; a second one stops at once.",
+        "  python -m gateway\n"
+        "  python -m gateway run --config gateway.toml\n"
+        "  python -m gateway run --tcp-port 9001 --data-dir /tmp/second --websocket-port 0 --console-port 0\n"
+        "  GATEWAY_LOG__LEVEL=debug python -m gateway\n",
+    )
+    _configured(parser)
+
+
+def _chat(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "chat",
+        "chat:chat",
+        "Talk to a user or a group. What was missed while away is shown first. Without --token the node's development\n"
+        "key makes one, so this works on the node's own machine without anything else.",
+        "  python -m gateway chat --user 1001 --to 1002\n"
+        "  python -m gateway chat --user 1001 --group 7\n"
+        "  python -m gateway chat --user 1001 --to 1002 --url ws://127.0.0.1:8080/ws\n",
+    )
+    parser.add_argument("--user", type=_number, required=True, metavar="ID", help="who you are")
+    peer = parser.add_mutually_exclusive_group(required=True)
+    peer.add_argument("--to", type=_number, default=0, metavar="ID", help="whom you talk to")
+    peer.add_argument("--group", type=_number, default=0, metavar="ID", help="which group you talk to")
+    parser.add_argument(
+        "--url", metavar="URL", help="the gateway: tcp://, tls://, ws:// or wss:// (the configured one)"
+    )
+    parser.add_argument("--token", metavar="TOKEN", help="your token; better in the environment, as CHAT_TOKEN")
+    parser.add_argument("--device", metavar="NAME", help="a name for this device (terminal-1001)")
+    _configured(parser, ("--data-dir", "--tcp-port"))
+
+
+def _token(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "token",
+        "token:token",
+        "Print a token for a user, signed with the node's development key or with a configured HS256 key.",
+        "  python -m gateway token --user 1001\n"
+        "  python -m gateway token --user 1001 --device phone --ttl 15m\n"
+        '  TOKEN="$(python -m gateway token --user 1001)"\n',
+    )
+    parser.add_argument("--user", type=_number, required=True, metavar="ID", help="the user id, from 1 on")
+    parser.add_argument("--device", default="", metavar="NAME", help="valid on this device only")
+    parser.add_argument(
+        "--ttl", type=_seconds, default=86_400.0, metavar="TIME", help="how long: 90, 15m, 12h, 7d (1d)"
+    )
+    parser.add_argument("--kid", metavar="KEY", help="which of several configured HS256 keys")
+    _configured(parser, ("--data-dir",))
+
+
+def _config(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "config",
+        "config:config",
+        "Print the configuration in effect, with the documentation of every setting and where its value came from.\n"
+        "The output is TOML that can be read back. Secrets are not shown.",
+        "  python -m gateway config\n"
+        "  python -m gateway config --defaults > gateway.toml\n"
+        "  python -m gateway config --config gateway.toml --json\n",
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        "--json", action="store_true", help="for programs: value, source, default and rule of each setting"
+    )
+    form.add_argument("--defaults", action="store_true", help="the defaults, whatever is configured")
+    form.add_argument("--markdown", action="store_true", help="the page docs/configuration.md")
+    _configured(parser)
+
+
+def _group(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "group",
+        "group:usage",
+        "Create, change and list groups in the embedded Logic's store; also while the node runs.",
+        "  python -m gateway group create 7 --name friends 1001 1002 1003\n"
+        "  python -m gateway group add 7 1004\n"
+        "  python -m gateway group remove 7 1001 1002\n"
+        "  python -m gateway group list\n",
+    )
+    actions = parser.add_subparsers(metavar="create | add | remove | delete | list", required=True)
+    create = actions.add_parser("create", help="make a group", allow_abbrev=False)
+    create.add_argument("--name", default="", help="what people call it")
+    _members(create, "*")
+    add = actions.add_parser("add", help="add members", allow_abbrev=False)
+    _members(add, "+")
+    remove = actions.add_parser("remove", help="remove members", allow_abbrev=False)
+    _members(remove, "+")
+    delete = actions.add_parser("delete", help="remove a group; messages stay", allow_abbrev=False)
+    delete.add_argument("group", type=_number, metavar="GROUP", help="the group's id")
+    listing = actions.add_parser("list", help="show groups and their members", allow_abbrev=False)
+    listing.add_argument("--user", type=_number, default=0, metavar="ID", help="only groups that this user is in")
+    for name, each in (("create", create), ("add", add), ("remove", remove), ("delete", delete), ("list", listing)):
+        each.set_defaults(command=_later(f"group:{name}"))
+        _configured(each, ("--data-dir",))
+
+
+def _members(parser: argparse.ArgumentParser, how_many: str) -> None:
+    parser.add_argument("group", type=_number, metavar="GROUP", help="the group's id")
+    parser.add_argument("members", type=_number, nargs=how_many, metavar="USER", help="user ids")
+
+
+def _number(text: str) -> int:
+    if re.fullmatch(r"[0-9]{1,19}", text, re.ASCII) is None or not 0 < int(text) < 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is no id: a number from 1 to 2^63-1")
+    return int(text)
+
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text, re.ASCII)
+    if match is None or int(match[1]) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no length of time: say 90, 15m, 12h or 7d")
+    return float(int(match[1]) * _UNITS[match[2]])

@@ -1,0 +1,46 @@
+"""What a person reads when a node has started: where it listens, and what to type next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from shlex import quote
+
+from gateway._version import __version__
+from gateway.backends.dev_keys import FILE_NAME
+from gateway.config import Config
+
+_COMMAND = "python -m gateway"
+
+
+def banner(config: Config, addresses: Mapping[str, str]) -> str:
+    """The whole text. `addresses` are `host:port` by listener."""
+    return "\n".join([*_lines(config, addresses)]) + "\n"
+
+
+def _lines(config: Config, addresses: Mapping[str, str]) -> Iterator[str]:
+    yield f"trio-gateway {__version__}, node {config.node_id}"
+    for name, url in urls(config, addresses).items():
+        yield f"  {name:<10} {url}"
+    if config.development:
+        where = "" if config.data_dir == Config().data_dir else f" --data-dir {quote(config.data_dir)}"
+        tcp = urls(config, addresses).get("tcp", "")
+        chat = where if tcp in ("", "tcp://127.0.0.1:9000") else f"{where} --url {tcp}"
+        yield f"Development mode, for this machine only: tokens are signed with {Path(config.data_dir) / FILE_NAME}."
+        yield f"  a token    {_COMMAND} token --user 1001{where}"
+        yield f"  a chat     {_COMMAND} chat --user 1001 --to 1002{chat}"
+        yield f"             {_COMMAND} chat --user 1002 --to 1001{chat}"
+    yield "Ctrl-C drains and stops; twice stops at once."
+
+
+def urls(config: Config, addresses: Mapping[str, str]) -> dict[str, str]:
+    """What clients, browsers and operators would type, by listener."""
+    found = {}
+    if "tcp" in addresses:
+        found["tcp"] = f"{'tcp' if config.tcp.tls is None else 'tls'}://{addresses['tcp']}"
+    if "websocket" in addresses:
+        scheme = "ws" if config.websocket.tls is None else "wss"
+        found["websocket"] = f"{scheme}://{addresses['websocket']}{config.websocket.path}"
+    if "console" in addresses:
+        found["console"] = f"http://{addresses['console']}/"
+    return found

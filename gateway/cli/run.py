@@ -1,0 +1,141 @@
+"""`run`: a node from its first listener to its last goodbye, and what signals do to it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import logging
+import resource
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import trio
+
+from gateway.backends.keys import KeyRefused
+from gateway.cli.banner import banner
+from gateway.cli.failure import CommandFailed
+from gateway.config import Config, ConfigError, load
+from gateway.logic.store import StoreFailed
+from gateway.logs import is_readable, logging_to
+from gateway.node import Node, open_node
+
+log = logging.getLogger("gateway.run")
+
+LAST_RESORT = 3.0
+"""Seconds after the second signal in which the node must have ended in order; then the system ends it."""
+DRAIN_GRACE = 10.0
+"""Seconds beyond `drain.timeout` that draining may take for what comes after the connections."""
+SPARE_DESCRIPTORS = 256
+"""For files, listeners and the console, beside one for each connection."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run a node until a signal has ended it; 0 when it left in order, also when it was hurried.
+
+    Raises:
+        ConfigError: the configuration cannot be used.
+        CommandFailed: the node cannot start.
+    """
+    config = load(arguments.config, flags=arguments.flags).config
+    try:
+        Path(config.data_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandFailed(f"cannot make data_dir {config.data_dir!r}: {error.strerror}") from None
+    with logging_to(config.log):
+        _tune(config)
+        return trio.run(_serve, config)
+
+
+def _tune(config: Config) -> None:
+    """What only a process of our own may do to itself."""
+    gc.set_threshold(50_000, 20, 50)  # connections live long: collecting often finds them alive, again and again
+    wanted = config.limits.max_connections + SPARE_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        log.warning("descriptors_limited", extra={"limit": hard, "wanted": wanted})
+        wanted = hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+async def _serve(config: Config) -> int:
+    started = False
+    try:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as nursery, open_node(config) as node:
+                orders = _Orders(config, nursery.cancel_scope)
+                nursery.start_soon(orders.follow, signals)
+                async with trio.open_nursery() as life:
+                    await life.start(node.run)
+                    started = True
+                    gc.freeze()  # what is there now stays: keep it out of every later collection
+                    _announce(config, node)
+                    orders.node = node
+                nursery.cancel_scope.cancel()
+    except Exception as error:
+        reason = _reason(error)
+        if not started and reason is not None:
+            raise reason from None
+        log.critical("node_failed", exc_info=error)
+        return 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    log.info("left")
+    return 0
+
+
+class _Orders:
+    """The first signal drains, the second one ends at once; before the node serves, the first one ends it."""
+
+    def __init__(self, config: Config, scope: trio.CancelScope) -> None:
+        self.node: Node | None = None
+        """Set once it serves."""
+        self._patience = config.drain.timeout + DRAIN_GRACE
+        self._scope = scope
+
+    async def follow(self, signals: AsyncIterator[int]) -> None:
+        """Until the node has left, or is made to leave."""
+        async with trio.open_nursery() as nursery:
+            draining = False
+            async for number in signals:
+                if self.node is None or draining:
+                    break
+                draining = True
+                log.info("draining", extra={"signal": signal.Signals(number).name})
+                nursery.start_soon(self._drain, self.node)
+            log.warning("ending_at_once")
+            self._end()
+
+    async def _drain(self, node: Node) -> None:
+        with trio.move_on_after(self._patience) as patience:
+            await node.drain()
+        if patience.cancelled_caught:
+            log.error("drain_too_slow", extra={"seconds": self._patience})
+            self._end()
+
+    def _end(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, LAST_RESORT)  # its default action needs nothing of ours to work
+        self._scope.cancel()
+
+
+def _announce(config: Config, node: Node) -> None:
+    log.info("serving", extra={"node": config.node_id, "development": config.development, **node.addresses})
+    if is_readable(config.log, sys.stderr):
+        print(banner(config, node.addresses), end="", flush=True)
+
+
+def _reason(error: Exception) -> Exception | None:
+    """What to tell a person about a node that could not start; None when only a traceback would do."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, ConfigError):
+        return error
+    if isinstance(error, OSError):
+        return CommandFailed(f"cannot start: {error.strerror or error}")
+    if isinstance(error, KeyRefused | StoreFailed):
+        return CommandFailed(f"cannot start: {error}")
+    return None
