@@ -9,14 +9,16 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from gateway.backends.dev_keys import open_authenticator
+from gateway.backends.dev_keys import development_key, issue_token, open_authenticator
 from gateway.backends.memory import MemoryBus, MemoryLocationStore
-from gateway.config import Config
+from gateway.config import Config, check
+from gateway.console.browser import BrowserPage, development_origins
 from gateway.console.server import serve_console
 from gateway.core.hub import Hub, HubSettings
 from gateway.core.metrics import Metrics
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway.node")
 
+STORE_FILE = "logic.sqlite"
+"""The embedded Logic's store, in `data_dir`."""
 LAST_ORDERS = 5.0
 """Seconds that a leaving node gives the bus and Logic to finish what was handed to them."""
 
@@ -58,6 +62,7 @@ class Node:
         locations: LocationStore,
         authenticator: Authenticator,
         logic: Callable[[Push], Logic] | None,
+        token_maker: Callable[[int], str] | None = None,
     ) -> None:
         self.config = config
         self.bus = bus
@@ -81,6 +86,7 @@ class Node:
         self.addresses: dict[str, str] = {}
         """Where this node listens once it runs: `tcp`, `websocket`, `console`, each `host:port`."""
         self._logic = logic(self.push) if logic is not None else None
+        self._token_maker = token_maker
         self._doors = Doors(config.tcp, config.websocket, self.hub)
         self._left = trio.Event()
         self._running = False
@@ -101,7 +107,8 @@ class Node:
                 await links.start(self.hub.run)
                 self.addresses.update(await links.start(self._doors.run))
                 if self.config.console.enabled:
-                    self.addresses["console"] = await links.start(serve_console, self.config.console, self)
+                    serve = partial(serve_console, self.config.console, self, page=self._page())
+                    self.addresses["console"] = await links.start(serve)
                 self._running = True
                 task_status.started()
                 await self._left.wait()
@@ -118,7 +125,22 @@ class Node:
             await self.bus.drain()
             if self._logic is not None:
                 await self._logic.drain()
+                await self.bus.drain()
         self._left.set()
+
+    def _page(self) -> Callable[[int], BrowserPage] | None:
+        """In development mode the console serves the chat page, whose origin may open WebSockets here."""
+        if self._token_maker is None or "websocket" not in self.addresses:
+            return None
+        issue_token = self._token_maker
+        settings = self.config.websocket
+        url = f"{'wss' if settings.tls else 'ws'}://{self.addresses['websocket']}{settings.path}"
+
+        def page(port: int) -> BrowserPage:
+            self._doors.allow_origins(development_origins(port))
+            return BrowserPage(console_port=port, websocket_url=url, issue_token=issue_token)
+
+        return page
 
     # -- links that somebody else accepted -----------------------------------------------------------------
 
@@ -169,20 +191,32 @@ async def open_node(
     Raises:
         gateway.ConfigError: something configured cannot work; one line says what and what would.
     """
-    bus_here = bus if bus is not None else MemoryBus()
-    locations_here = locations if locations is not None else MemoryLocationStore()
-    authenticator_here = authenticator or open_authenticator(config.auth, config.data_dir)
+    check(config)
+    used_bus = bus or MemoryBus(
+        max_messages=config.bus.max_messages, max_bytes=config.bus.max_bytes, max_payload=config.bus.max_payload
+    )
+    used_locations = locations or MemoryLocationStore()
+    subjects = Subjects()
+
+    def function_logic(handler: OnMessage, push: Push) -> Logic:
+        return FunctionLogic(used_bus, push, subjects, handler)
+
+    def reference_logic(store: SqliteStore, _: Push) -> Logic:
+        return LogicService(used_bus, used_locations, store, config.logic)
+
     async with contextlib.AsyncExitStack() as stack:
         logic: Callable[[Push], Logic] | None = None
         if on_message is not None:
-            handler = on_message
-
-            def logic(push: Push) -> Logic:
-                return FunctionLogic(bus_here, push, Subjects(), handler)
+            logic = partial(function_logic, on_message)
         elif bus is None:
-            store = await stack.enter_async_context(SqliteStore.open(Path(config.data_dir) / "logic.sqlite"))
-
-            def logic(push: Push) -> Logic:
-                return LogicService(bus_here, locations_here, store, config.logic)
-
-        yield Node(config, bus=bus_here, locations=locations_here, authenticator=authenticator_here, logic=logic)
+            store = await stack.enter_async_context(SqliteStore.open(Path(config.data_dir) / STORE_FILE))
+            logic = partial(reference_logic, store)
+        own_keys = authenticator is None and config.development
+        yield Node(
+            config,
+            bus=used_bus,
+            locations=used_locations,
+            authenticator=authenticator or open_authenticator(config.auth, config.data_dir),
+            logic=logic,
+            token_maker=partial(issue_token, development_key(config.data_dir)) if own_keys else None,
+        )

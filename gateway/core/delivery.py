@@ -14,8 +14,8 @@ from gateway._framing import (
     encode_frame,
     parse_downstream,
 )
-from gateway.core.ports import Location
 from gateway.core.outbox import Item, SignalKey, Verdict
+from gateway.core.ports import Location
 from gateway.protocol.codes import Code
 from gateway.protocol.envelopes import Undelivered
 from gateway.protocol.types import Action, MsgType

@@ -18,9 +18,9 @@ from gateway.core.ids import ConnectionIds, secret_id
 from gateway.core.limits import Admission
 from gateway.core.link import Link
 from gateway.core.login import log_in
-from gateway.core.refusal import turn_away
 from gateway.core.metrics import Metrics
 from gateway.core.ports import Authenticator, AuthRefused, Bus, Location, LocationStore
+from gateway.core.refusal import turn_away
 from gateway.core.registry import Registry
 from gateway.core.session import Session
 from gateway.core.settings import DrainSettings, HeartbeatSettings, LimitSettings, LoginSettings

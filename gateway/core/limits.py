@@ -12,7 +12,7 @@ from gateway.protocol.codes import Code
 class TokenBucket:
     """A rate with a burst. It may be overdrawn: what was received is handled, and paid for by waiting."""
 
-    __slots__ = ("burst", "rate", "_at", "_tokens")
+    __slots__ = ("_at", "_tokens", "burst", "rate")
 
     def __init__(self, rate: float, burst: float, now: float) -> None:
         self.rate = rate

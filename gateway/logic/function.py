@@ -85,6 +85,8 @@ class FunctionLogic:
         self._push = push
         self._subjects = subjects
         self._on_message = on_message
+        self._handling = 0
+        self._idle = trio.Event()
         self._lanes = [trio.open_memory_channel[Upstream](LANE_BOUND) for _ in range(LANES)]
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -100,6 +102,12 @@ class FunctionLogic:
             for send, receive in self._lanes:
                 send.close()
                 receive.close()
+
+    async def drain(self) -> None:
+        """Return when no message waits or is being handled."""
+        while self._handling or any(lane.statistics().current_buffer_used for _, lane in self._lanes):
+            self._idle = trio.Event()
+            await self._idle.wait()
 
     def _receive(self, subject: str, payload: bytes) -> None:
         try:
@@ -117,25 +125,33 @@ class FunctionLogic:
 
     async def _handle_lane(self, lane: trio.MemoryReceiveChannel[Upstream]) -> None:
         async for up in lane:
-            message = decode(up.frame)
-            assert isinstance(message, ChatMessage)
-            incoming = Incoming(
-                user_id=up.user_id,
-                device_id=up.device_id,
-                platform=up.platform,
-                node_id=up.node_id,
-                conn_id=up.conn_id,
-                message=msgspec.structs.replace(message, from_user=up.user_id),
-            )
+            self._handling += 1
             try:
-                await self._on_message(incoming)
-            except Refused as refused:
-                self._acknowledge(up, AckStatus.REJECTED, refused.code)
-            except Exception:
-                log.exception("on_message_failed", extra={"conn": up.conn_id})
-                self._acknowledge(up, AckStatus.REJECTED, Code.INTERNAL_ERROR)
-            else:
-                self._acknowledge(up, AckStatus.STORED, Code.OK)
+                await self._handle(up)
+            finally:
+                self._handling -= 1
+                self._idle.set()
+
+    async def _handle(self, up: Upstream) -> None:
+        message = decode(up.frame)
+        assert isinstance(message, ChatMessage)
+        incoming = Incoming(
+            user_id=up.user_id,
+            device_id=up.device_id,
+            platform=up.platform,
+            node_id=up.node_id,
+            conn_id=up.conn_id,
+            message=msgspec.structs.replace(message, from_user=up.user_id),
+        )
+        try:
+            await self._on_message(incoming)
+        except Refused as refused:
+            self._acknowledge(up, AckStatus.REJECTED, refused.code)
+        except Exception:
+            log.exception("on_message_failed", extra={"conn": up.conn_id})
+            self._acknowledge(up, AckStatus.REJECTED, Code.INTERNAL_ERROR)
+        else:
+            self._acknowledge(up, AckStatus.STORED, Code.OK)
 
     def _acknowledge(self, up: Upstream, status: AckStatus, code: int) -> None:
         assert isinstance(up.frame, ChatFrame)

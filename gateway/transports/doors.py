@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
 from typing import Protocol
 
 import trio
@@ -40,6 +41,7 @@ class Doors:
     def __init__(self, tcp: TcpSettings, websocket: WebSocketSettings, host: Host) -> None:
         self._reactor = Reactor()
         self._host = host
+        self._terms: WebSocketTerms | None = None
         self._listeners: list[Listener] = []
         if tcp.enabled:
             self._listeners.append(self._tcp(tcp))
@@ -57,6 +59,11 @@ class Doors:
             for listener in self._listeners:
                 await nursery.start(listener.run)
             task_status.started({each.name: _printed(each.address, each.port) for each in self._listeners})
+
+    def allow_origins(self, origins: Iterable[str]) -> None:
+        """Let pages of further origins open WebSockets, as the settings' may."""
+        if self._terms is not None:
+            self._terms.rules.allow(origins)
 
     async def close(self) -> None:
         """Accept nobody more; connections stay."""
@@ -80,7 +87,7 @@ class Doors:
 
     def _websocket(self, settings: WebSocketSettings) -> Listener:
         tls = load_tls(settings.tls) if settings.tls is not None else None
-        terms = WebSocketTerms(settings)
+        self._terms = terms = WebSocketTerms(settings)
         return Listener(
             "websocket",
             settings.host,

@@ -84,7 +84,7 @@ class Reactor:
                         continue
                     try:
                         callback()
-                    except Exception:  # noqa: BLE001 - logged; one link's fault is nobody else's
+                    except Exception:
                         self._contain(fd)
                     if monotonic() > slice_ends:
                         # Descriptors closed and reused meanwhile are why callbacks tolerate nothing to read.

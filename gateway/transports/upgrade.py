@@ -11,6 +11,7 @@ import binascii
 import hashlib
 import ipaddress
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -79,6 +80,10 @@ class UpgradeRules:
         self.path = settings.path.encode()
         self.origins = frozenset(_allowed(origin) for origin in settings.origins)
         self.proxies = tuple(_network(text) for text in settings.trusted_proxies)
+
+    def allow(self, origins: Iterable[str]) -> None:
+        """Let pages of further origins in (the chat page's, whose port is known late)."""
+        self.origins |= {_allowed(origin) for origin in origins}
 
 
 class Upgrade:
