@@ -15,10 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from gateway.backends.dev_keys import development_key, issue_token
 from gateway.backends.jwt import LARGEST_USER_ID
-from gateway.backends.settings import JwtSettings
-from gateway.transports.settings_websocket import WebSocketSettings
 
 TOKEN_PATH = "/dev/token"
 SCRIPT, STYLE, TEXT = "text/javascript; charset=utf-8", "text/css; charset=utf-8", "text/plain; charset=utf-8"
@@ -54,28 +51,6 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 def development_origins(port: int) -> tuple[str, ...]:
     """The origins that the page has on a loopback console at `port`; the WebSocket listener must allow them."""
     return (f"http://127.0.0.1:{port}", f"http://localhost:{port}")
-
-
-def development_page(
-    address: str, websocket: WebSocketSettings, auth: JwtSettings, data_dir: str
-) -> Callable[[int], BrowserPage]:
-    """What makes the page once the console's port is known; tokens are signed with the key in `data_dir`.
-
-    `address` is where the WebSocket listener is, as `host:port`.
-
-    Raises:
-        ValueError: keys are configured: then whoever holds them hands out tokens, and not this.
-        KeyRefused: there is no development key and none can be made.
-    """
-    if auth.keys:
-        raise ValueError("the chat page is for development mode, without auth.keys")
-    key = development_key(data_dir)
-    url = f"{'ws' if websocket.tls is None else 'wss'}://{address}{websocket.path}"
-
-    def token(user_id: int) -> str:
-        return issue_token(key, user_id, issuer=auth.issuer, audience=auth.audience)
-
-    return lambda port: BrowserPage(console_port=port, websocket_url=url, issue_token=token)
 
 
 class BrowserPage:

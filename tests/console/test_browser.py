@@ -5,16 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from importlib import resources
-from pathlib import Path
 
 import msgspec
 import pytest
 
-from gateway.backends.dev_keys import open_authenticator
-from gateway.backends.settings import JwtSettings, KeySettings
-from gateway.console.browser import STATIC, TOKEN_PATH, BrowserPage, Served, development_origins, development_page
-from gateway.core.ports import Credentials
-from gateway.transports.settings_websocket import WebSocketSettings
+from gateway.console.browser import STATIC, TOKEN_PATH, BrowserPage, Served, development_origins
 
 HOST = {"host": "127.0.0.1:9100"}
 
@@ -146,20 +141,3 @@ def test_only_get_and_head(page: BrowserPage, path: str) -> None:
     assert whole is not None
     assert head is not None
     assert (head.headers, head.body) == (whole.headers, b"")
-
-
-async def test_the_token_of_the_development_page_is_one_that_the_node_takes(tmp_path: Path) -> None:
-    auth = JwtSettings(issuer="here")
-    make = development_page("127.0.0.1:8080", WebSocketSettings(path="/chat"), auth, str(tmp_path))
-    told = msgspec.json.decode(asked(make(9100)).body)
-    assert told["url"] == "ws://127.0.0.1:8080/chat"
-    credentials = Credentials(token=told["token"], device_id="d", platform="web", address="127.0.0.1")
-    identity = await open_authenticator(auth, tmp_path).authenticate(credentials)
-    assert identity.user_id == 1001
-
-
-def test_there_is_no_development_page_where_keys_are_configured(tmp_path: Path) -> None:
-    auth = JwtSettings(keys={"k": KeySettings(algorithm="HS256", key="x" * 32)})
-    with pytest.raises(ValueError, match=r"without auth\.keys"):
-        development_page("127.0.0.1:8080", WebSocketSettings(), auth, str(tmp_path))
-    assert list(tmp_path.iterdir()) == []
