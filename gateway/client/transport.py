@@ -1,0 +1,124 @@
+"""The seam between the client and a way to reach the server, and the plain ones: TCP, with and without TLS.
+
+A transport carries the stream of frames and knows nothing of them. Another way to reach a server is another
+module with one opening function, and a line in `dial`.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Protocol
+
+import trio
+
+from gateway.client.endpoint import Endpoint
+
+RECEIVE_BYTES = 65_536
+
+
+class TransportFailed(Exception):
+    """The link could not be brought up, or broke.
+
+    `code` is the close code where the transport told one; `final` says that trying again is of no use
+    (an HTTP 403, say).
+    """
+
+    def __init__(self, message: str, *, code: int = 0, final: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.final = final
+
+
+class Transport(Protocol):
+    """An open link. One task sends, one receives."""
+
+    async def send_all(self, data: bytes) -> None:
+        """Raises TransportFailed."""
+
+    async def receive_some(self) -> bytes:
+        """Some bytes, or nothing at the end.
+
+        Raises:
+            TransportFailed: with the close code if the peer told one.
+        """
+
+    async def aclose(self) -> None:
+        """Say goodbye in the transport's words and free it; raises nothing but trio.Cancelled, and then it is freed."""
+
+
+Dial = Callable[[Endpoint, trio.Nursery], Awaitable[Transport]]
+"""Opens a link; what has to run beside it goes into the nursery and raises nothing. The caller holds a deadline.
+Raises TransportFailed."""
+
+
+class StreamTransport:
+    """Any Trio stream."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+
+    async def send_all(self, data: bytes) -> None:
+        try:
+            await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise TransportFailed(why(error)) from None
+
+    async def receive_some(self) -> bytes:
+        try:
+            return bytes(await self._stream.receive_some(RECEIVE_BYTES))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise TransportFailed(why(error)) from None
+
+    async def aclose(self) -> None:
+        with suppress(trio.BrokenResourceError):
+            await self._stream.aclose()
+
+
+async def open_stream(endpoint: Endpoint, context: ssl.SSLContext | None) -> trio.abc.Stream:
+    """A TCP connection, with TLS where the endpoint is a secure one. The handshake is complete on return.
+
+    Raises:
+        TransportFailed: nobody there, or a certificate that does not verify.
+    """
+    try:
+        stream = await trio.open_tcp_stream(endpoint.host, endpoint.port)
+    except OSError as error:
+        raise TransportFailed(f"cannot connect to {endpoint.authority}: {why(error)}") from None
+    if not endpoint.secure:
+        return stream
+    # A truncated stream cannot fool us, frames delimit themselves; so a missing close_notify is no error.
+    secured = trio.SSLStream(
+        stream, context or ssl.create_default_context(), server_hostname=endpoint.host, https_compatible=True
+    )
+    secure = False
+    try:
+        await secured.do_handshake()
+        secure = True
+    except trio.BrokenResourceError as error:
+        final = isinstance(error.__cause__, ssl.SSLCertVerificationError)
+        raise TransportFailed(f"TLS with {endpoint.authority} failed: {why(error)}", final=final) from None
+    finally:
+        if not secure:
+            await trio.aclose_forcefully(stream)
+    return secured
+
+
+async def open_tcp(endpoint: Endpoint, context: ssl.SSLContext | None) -> Transport:
+    """`tcp://` and `tcps://`: frames on the bare byte stream."""
+    return StreamTransport(await open_stream(endpoint, context))
+
+
+def why(error: BaseException) -> str:
+    """The innermost reason of a network error, in a few words."""
+    if isinstance(error, BaseExceptionGroup):
+        return why(error.exceptions[0])
+    if error.__cause__ is not None:
+        return why(error.__cause__)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate not trusted ({error.verify_message})"
+    if isinstance(error, OSError) and error.strerror:
+        return os.strerror(error.errno) if error.errno is not None and error.errno > 0 else error.strerror
+    return str(error) or type(error).__name__
