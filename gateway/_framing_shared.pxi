@@ -15,9 +15,7 @@ cdef Py_ssize_t stampable(const uint8_t *body, const Parts *parts) noexcept nogi
     cdef const uint8_t *seq = packet + slot(packet, 0)
     cdef int field
     cdef int size
-    if seq == packet or not apart(seq, 8, body, 4) or not apart(seq, 8, packet, 4):
-        return 0
-    if not apart(seq, 8, vtable, load16(vtable)):
+    if seq == packet or not apart(seq, 8, packet, 4) or not apart(seq, 8, vtable, load16(vtable)):
         return 0
     for field in range(1, 4):
         size = SHAPE_PACKET.kinds[field] - c'0' if field < 3 else 4
@@ -43,6 +41,8 @@ cdef class SharedFrame:
         cdef int code
         if size < 0 or size != load32_big(start):
             raise FrameError(MALFORMED, "not one whole frame: its header's length is not its body's")
+        if size > CEILING_BYTES:
+            raise FrameError(TOO_LARGE, f"a body of {size} bytes is over {CEILING_BYTES}")
         self._type = <uint16_t>((start[4] << 8) | start[5])
         code = check_body(start + HEADER_BYTES, <uint32_t>size, self._type, &parts)
         if code:

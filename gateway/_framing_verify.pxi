@@ -64,6 +64,7 @@ cdef enum:
     HEARTBEAT = 0
     MAX_DEPTH = 16
     ENVELOPE_COUNT = 4
+    SMALLEST = 12  # a root offset, a table's vtable offset and a vtable's two head entries, as in the reference
     WORK = 4  # visited bytes allowed per received byte (protocol section 2)
 
 # Why a body is refused, most general first. REASONS has the words, in this order.
@@ -233,7 +234,10 @@ cdef Verdict check_table(const Buffer *at, uint64_t where, const Shape *shape, i
 
 
 cdef Verdict check_root(const Buffer *at, const Shape *shape, int depth, uint64_t *root) noexcept nogil:
-    cdef Verdict verdict = follow(at, 0, root)
+    cdef Verdict verdict
+    if at.size < SMALLEST:
+        return OUT_OF_BOUNDS
+    verdict = follow(at, 0, root)
     if verdict != FINE:
         return verdict
     return check_table(at, root[0], shape, depth)
