@@ -13,7 +13,7 @@ The hot path is the extension `gateway._framing`; without it nothing here works,
 from __future__ import annotations
 
 try:
-    from gateway import _framing as _framing
+    import gateway._framing  # noqa: F401
 except ImportError as error:
     raise ImportError(
         "gateway._framing, the compiled hot path, cannot be imported. In a source checkout build it with `make run` or "

@@ -33,7 +33,8 @@ class Subjects:
     def user_event(self, user_id: int) -> str:
         """Both ways: `UserEvent` of one user. Raises ValueError unless `user_id` is a positive int64."""
         if type(user_id) is not int or not 0 < user_id <= INT64_MAX:
-            raise ValueError(f"a user id must be a whole number from 1 to 2^63-1, not {str(user_id)[:80]!r}")
+            shown = user_id if type(user_id) is int and abs(user_id) < 2**64 else type(user_id).__name__
+            raise ValueError(f"a user id must be a whole number from 1 to 2^63-1, not {shown}")
         return f"{self.prefix}.user.{user_id}.event"
 
     def user_of(self, subject: str) -> int:
