@@ -97,8 +97,6 @@ def _proxies(config: Config) -> Iterator[Problem]:
                 yield (f"{name}.trusted_proxies",), f"must hold networks like 10.0.0.0/8: {error}"
     if config.tcp.proxy_protocol and not config.tcp.trusted_proxies:
         yield ("tcp.proxy_protocol", "tcp.trusted_proxies"), "needs tcp.trusted_proxies: whom to believe"
-    if not config.websocket.path.startswith("/") or not config.websocket.path.isprintable():
-        yield ("websocket.path",), f"must begin with /, not {config.websocket.path[:80]!r}"
     for origin in config.websocket.origins:
         if not _is_origin(origin):
             yield ("websocket.origins",), f"must hold origins like https://chat.example.org, not {origin[:80]!r}"

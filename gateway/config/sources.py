@@ -27,8 +27,13 @@ class ConfigError(Exception):
     """The configuration cannot be used. Each problem is one line that names its source and says what would do."""
 
     def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
+        self.problems = tuple(map(_one_line, problems))
+        super().__init__("\n".join(self.problems))
+
+
+def _one_line(text: str) -> str:
+    """Names of files and settings may hold anything; a line of ours is one line."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,8 +125,10 @@ def nearest(path: Sequence[str]) -> str:
 
 
 def _likeness(wanted: str, name: str) -> float:
-    same_leaf = wanted.rpartition(".")[2] == name.rpartition(".")[2]
-    return max(SequenceMatcher(None, wanted, name).ratio(), 0.7 if same_leaf else 0.0)
+    """From 0 to 1; the same last part, or one that begins alike, counts for much."""
+    ours, theirs = wanted.rpartition(".")[2], name.rpartition(".")[2]
+    alike = 0.8 if len(ours) > 2 and theirs.startswith(ours) else 0.7 if ours == theirs else 0.0
+    return max(SequenceMatcher(None, wanted, name).ratio(), alike)
 
 
 def value_at(config: msgspec.Struct, path: Sequence[str]) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from typing import Any
+from functools import cache
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 from msgspec import inspect as types
@@ -40,9 +41,8 @@ def _python_type(place: Place) -> Any:
     return _hints(place.owner)[place.path[-1]]
 
 
+@cache
 def _hints(owner: type) -> dict[str, Any]:
-    from typing import get_type_hints
-
     return get_type_hints(owner, include_extras=True)
 
 
@@ -73,12 +73,14 @@ def expectation(place: Place) -> str:
             return f"a whole number{_range(number)}"
         case types.FloatType() as number:
             return f"a number{_range(number)}"
-        case types.LiteralType(values=values):
-            return _choice([str(each) for each in values])
+        case types.LiteralType():
+            return _choice([str(each) for each in get_args(_python_type(place))])  # in the order of the source
         case types.EnumType(cls=enum):
             return _choice([str(each.value) for each in enum])
         case types.ListType() | types.VarTupleType() | types.SetType():
             return "a list of texts"
+        case types.StrType(pattern=str(pattern)):
+            return f"a text that matches `{pattern}`"
         case _:
             return "a text"
 

@@ -16,7 +16,6 @@ from gateway.core.ports import Authenticator, Identity
 from tests.backends.tokens import EC_KEY, ED_KEY, EXPIRED, GENERIC, NOW, RSA_KEY, SECRET, claims, outcome, pem, sign
 from tests.contracts.authenticator import AuthenticatorContract
 
-
 KEY = SigningKey("main", SECRET)
 
 

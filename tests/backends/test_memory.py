@@ -144,10 +144,10 @@ async def test_forgotten_locations_cost_no_memory(autojump_clock: MockClock) -> 
     store = MemoryLocationStore(lifetime=10)
     for user in range(1, 101):
         await store.claim(place(user, user=user), LoginPolicy.MULTI_DEVICE)
-    assert len(store) == 100
+    assert store.entries == 100
     await trio.sleep(11)
     await store.claim(place(500, user=500), LoginPolicy.MULTI_DEVICE)
-    assert len(store) == 1
+    assert store.entries == 1
 
 
 async def test_a_jump_of_the_wall_clock_loses_nobody(
@@ -170,4 +170,4 @@ async def test_a_cancelled_claim_entered_nothing() -> None:
         scope.cancel()
         await store.claim(place(10), LoginPolicy.MULTI_DEVICE)
     assert scope.cancelled_caught
-    assert len(store) == 0
+    assert store.entries == 0
