@@ -7,7 +7,7 @@ def test_ids_grow_and_fit_63_bits() -> None:
     ids = ConnectionIds()
     issued = [ids.issue() for _ in range(20_000)]
     assert issued == sorted(set(issued))
-    assert 0 < issued[0]
+    assert issued[0] > 0
     assert issued[-1] < 2**63
 
 
