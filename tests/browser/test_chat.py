@@ -84,7 +84,7 @@ def test_a_node_that_leaves_in_order_is_followed_when_it_is_back(node: NodeProce
     page = first.chat(node.console, 1001, 1002)
     page.await_state("ready")
     node.drain()
-    page.until("waits, told to", lambda: page.state() == ("waiting", 4400))
+    page.await_state("waiting")
     node.start()
     page.await_state("ready")
 

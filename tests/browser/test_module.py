@@ -18,8 +18,8 @@ const [token, user, done] = arguments;
   const client = new GatewayClient(granted.url, { deviceId: "d", tokenProvider });
   client.on("state", ({ state, code, reason }) => {
     if (state !== "stopped" && !(state === "ready" && refusals.length === 2)) return;
-    client.close();
     done({ refusals, ended: `${state} ${code} ${reason}`, userId: String(client.userId) });
+    client.close();
   });
   await client.start();
 })().catch((error) => done({ error: String(error) }));
