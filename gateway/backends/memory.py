@@ -203,7 +203,7 @@ class MemoryBus:
                 if subscription.open:
                     try:
                         subscription.handler(subject, payload)
-                    except Exception:  # noqa: BLE001 - one handler must not end the bus
+                    except Exception:
                         self._contain(subscription, subject)
             self._handed_on += 1
         self._progress.set()
@@ -295,8 +295,9 @@ class MemoryLocationStore:
         """Always: there is nothing to reach."""
         return True
 
-    def __len__(self) -> int:
-        """Entries held, expired ones that nobody asked about since included."""
+    @property
+    def entries(self) -> int:
+        """Locations held, those included that have expired since the last operation."""
         return len(self._deadlines)
 
     async def _begin(self) -> None:

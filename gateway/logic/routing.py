@@ -66,7 +66,7 @@ class Router:
             try:
                 with trio.fail_after(self._settings.lookup_timeout):
                     found.update(await self._locations.lookup(asked[start : start + LOOKUP_BATCH]))
-            except Exception as error:  # noqa: BLE001 - whatever a store raises, the messages are stored already
+            except Exception as error:
                 self.lookups_failed += 1
                 log.warning("lookup_failed", extra={"users": len(asked), "error": repr(error)})
                 break

@@ -184,7 +184,7 @@ class LogicService:
     async def _route_next(self, stored: trio.MemoryReceiveChannel[list[Finished]]) -> None:
         batch = await stored.receive()
         try:
-            places = await self._router.locate(user for _, outcome in batch for user in _concerned(outcome))
+            places = await self._router.locate(user for finished in batch for user in _concerned(*finished))
             now = self._wall_ms()
             for job, outcome in batch:
                 if isinstance(job.work, Post):
@@ -238,9 +238,10 @@ class LogicService:
             self._intake.again.finish(len(again), sum(each.size for each in again))
 
 
-def _concerned(outcome: Outcome | Failed) -> Iterable[int]:
+def _concerned(job: Job[Post | Receipt], outcome: Outcome | Failed) -> Iterable[int]:
     """Whose locations are needed to pass this on."""
     if isinstance(outcome, Raised):
         yield outcome.sender
     elif isinstance(outcome, Posted) and not outcome.repeated:
+        yield job.origin.user_id
         yield from (user for user, _ in outcome.recipients)
