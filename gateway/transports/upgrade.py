@@ -78,12 +78,17 @@ class UpgradeRules:
         if not settings.path.startswith("/") or not settings.path.isascii() or re.search(r"[\s?#]", settings.path):
             raise ValueError(f"websocket.path: {settings.path!r} is no path like '/ws'")
         self.path = settings.path.encode()
-        self.origins = frozenset(_allowed(origin) for origin in settings.origins)
+        self.origins: set[tuple[str, str, int]] = set()
+        self.allow(settings.origins)
         self.proxies = tuple(_network(text) for text in settings.trusted_proxies)
 
     def allow(self, origins: Iterable[str]) -> None:
-        """Let pages of further origins in (the chat page's, whose port is known late)."""
-        self.origins |= {_allowed(origin) for origin in origins}
+        """Let pages of further origins in (the chat page's, whose port is known late).
+
+        Raises:
+            ValueError: one that is none.
+        """
+        self.origins.update(_allowed(origin) for origin in origins)
 
 
 class Upgrade:

@@ -14,7 +14,7 @@ from gateway.protocol.messages import Message
 from gateway.transports.doors import Doors
 from gateway.transports.settings import TcpSettings, TlsSettings
 from gateway.transports.settings_websocket import WebSocketSettings
-from tests.support.world import Peer as FramePeer
+from tests.support.peer import Peer as FramePeer
 from tests.support.world import World, open_world
 from tests.websocket.frames import close_body, frame
 from tests.websocket.wire import Peer
