@@ -44,5 +44,5 @@ browser-unit: ## the browser client's modules under node, without a browser
 .PHONY: browser
 browser: $(VENV)/dev ## the chat page in headless Chromium against a real node
 	@if [ -z "$(CHROMIUM)" ] || [ -z "$(CHROMEDRIVER)" ]; then $(call skipped,browser,Chromium with chromedriver); else \
-		GATEWAY_CHROMIUM=$(CHROMIUM) GATEWAY_CHROMEDRIVER=$(CHROMEDRIVER) $(BIN)/python -m pytest tests/browser; \
+		CHROMIUM=$(CHROMIUM) CHROMEDRIVER=$(CHROMEDRIVER) $(BIN)/python -m pytest tests/browser; \
 	fi

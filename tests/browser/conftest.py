@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-CHROMIUM, CHROMEDRIVER = os.environ.get("GATEWAY_CHROMIUM", ""), os.environ.get("GATEWAY_CHROMEDRIVER", "")
+CHROMIUM, CHROMEDRIVER = os.environ.get("CHROMIUM", ""), os.environ.get("CHROMEDRIVER", "")
 collect_ignore_glob = [] if CHROMIUM and CHROMEDRIVER else ["test_*.py"]
 
 if CHROMIUM and CHROMEDRIVER:
