@@ -31,6 +31,8 @@ LONGEST_LEAVE = 3600.0
 """Seconds: a GoAway that asks for more patience than this gets this much."""
 SIGNAL_BOUND = 65_536
 """Bytes of control frames that may wait before a Signal is dropped."""
+GAP_PATIENCE = 0.05
+"""Seconds before a gap is asked for: an acknowledgement may overtake a delivery, and most gaps close by themselves."""
 SYNC_BACKOFF = 1.0
 """Seconds: the bound of the first pause after a Sync that failed."""
 
@@ -226,6 +228,10 @@ class Connection:
         while True:
             while not (self.online and timeline.behind and timeline.room >= page):
                 await self.to_sync.wait()
+            if not timeline.unsynced:
+                await trio.sleep(GAP_PATIENCE)
+                if not timeline.behind:
+                    continue
             stamp, asked = timeline.asked(), timeline.position
             try:
                 answer = await self.request(SyncRequest(cursor=asked, limit=page))
@@ -242,8 +248,8 @@ class Connection:
                 rewound = True
                 timeline.rewind()
                 continue
-            deliveries = [frames.delivery(each) for each in answer.messages]
-            missed += timeline.answered(stamp, deliveries, answer.next_cursor, answer.has_more)
+            page_of = [frames.synced(self, each) for each in answer.messages]
+            missed += timeline.answered(stamp, page_of, answer.next_cursor, answer.has_more)
             self.journal.delivered.ring()
             if not told and (not answer.has_more or answer.next_cursor <= asked):
                 told = True

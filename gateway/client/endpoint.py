@@ -10,6 +10,7 @@ import msgspec
 from gateway.client.errors import UnsupportedTransport
 
 DEFAULT_PORTS = {"tcp": 9000, "tcps": 9000, "ws": 80, "wss": 443}
+ALIASES = {"tls": "tcps"}
 SECURE = frozenset({"tcps", "wss"})
 SUPPORTED = "tcp://host:port, tcps://host:port, ws://host:port/ws, wss://host:port/ws"
 
@@ -50,7 +51,7 @@ def parse_url(url: str) -> Endpoint:
         port = parts.port
     except ValueError as error:
         raise UnsupportedTransport(f"{url!r} is not a URL: {error}") from None
-    scheme = parts.scheme.lower()
+    scheme = ALIASES.get(parts.scheme, parts.scheme)
     if scheme not in DEFAULT_PORTS:
         known = f"scheme {scheme!r} is not supported" if scheme and parts.netloc else "not a URL of a gateway"
         raise UnsupportedTransport(f"{url!r}: {known}; supported are {SUPPORTED}")

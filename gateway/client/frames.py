@@ -20,6 +20,17 @@ if TYPE_CHECKING:
     from gateway.client.connection import Connection
 
 
+def synced(connection: Connection, message: messages.ChatMessage) -> Delivery | int:
+    """A message that came by Sync; only its number if this client sent it, and then it is stored, too."""
+    if own(connection, message.from_user, message.msg_id):
+        settle(
+            connection,
+            Receipt(msg_id=message.msg_id, status=AckStatus.STORED, server_seq=message.server_seq),
+        )
+        return message.server_seq
+    return delivery(message)
+
+
 def delivery(message: messages.ChatMessage) -> Delivery:
     """A message that came by Sync."""
     return Delivery(
@@ -35,23 +46,31 @@ def delivery(message: messages.ChatMessage) -> Delivery:
     )
 
 
+def own(connection: Connection, from_user: int, msg_id: str) -> bool:
+    """Whether this client sent it: a copy of it is nothing new to the program."""
+    return from_user == connection.journal.user_id and connection.journal.outgoing.is_own(msg_id)
+
+
 def on_message(connection: Connection, frame: ChatFrame) -> None:
     """A delivery."""
-    journal = connection.journal
-    journal.timeline.arrived(
-        Delivery(
-            msg_id=frame.msg_id,
-            from_user=frame.from_user,
-            to_user=frame.to_user,
-            group_id=frame.group_id,
-            content=frame.content,
-            content_type=frame.content_type,
-            sent_at=frame.sent_at,
-            server_seq=frame.server_seq,
+    timeline = connection.journal.timeline
+    if own(connection, frame.from_user, frame.msg_id):
+        timeline.sent(frame.server_seq)
+    else:
+        timeline.arrived(
+            Delivery(
+                msg_id=frame.msg_id,
+                from_user=frame.from_user,
+                to_user=frame.to_user,
+                group_id=frame.group_id,
+                content=frame.content,
+                content_type=frame.content_type,
+                sent_at=frame.sent_at,
+                server_seq=frame.server_seq,
+            )
         )
-    )
-    journal.delivered.ring()
-    if journal.timeline.behind:
+    connection.journal.delivered.ring()
+    if timeline.behind:
         connection.to_sync.ring()
 
 
@@ -64,6 +83,9 @@ def on_ack(connection: Connection, frame: AckFrame) -> None:
     journal = connection.journal
     if status is AckStatus.ACCEPTED:
         journal.acknowledgements.proven(frame.seq)
+    elif status is AckStatus.STORED and frame.server_seq:
+        journal.timeline.sent(frame.server_seq)
+        connection.to_sync.ring()
     settle(
         connection,
         Receipt(msg_id=frame.msg_id, status=status, code=frame.code, server_seq=frame.server_seq, at=frame.acked_at),

@@ -16,6 +16,9 @@ from gateway.protocol.types import AckStatus
 ACKNOWLEDGEMENTS = 4096
 """Acknowledgements kept; past it the oldest is dropped: a missing tick, not a missing message."""
 
+RECENT = 4096
+"""Own msg_ids remembered, so that a copy of an own message is not taken for one from another device."""
+
 
 class Pending:
     """One message that the server has not answered for."""
@@ -64,6 +67,7 @@ class Outgoing:
         self._pending: dict[str, Pending] = {}
         self._by_seq: dict[int, Pending] = {}
         self._unwritten: deque[Pending] = deque()
+        self._recent: dict[str, None] = {}
         self._bytes = 0
         self.sent = 0
         self.resent = 0
@@ -80,6 +84,10 @@ class Outgoing:
         """The msg_ids that wait, oldest first."""
         return tuple(self._pending)
 
+    def is_own(self, msg_id: str) -> bool:
+        """Whether this client sent it, as far back as it remembers."""
+        return msg_id in self._recent
+
     def has_room(self, size: int) -> bool:
         """Whether one more of `size` may be added; one alone always may."""
         return not self._pending or (len(self._pending) < self._bound and self._bytes + size <= self._bound_bytes)
@@ -87,6 +95,9 @@ class Outgoing:
     def add(self, pending: Pending) -> None:
         """Queue it for writing."""
         self._pending[pending.msg_id] = pending
+        self._recent[pending.msg_id] = None
+        if len(self._recent) > max(RECENT, len(self._pending)):
+            del self._recent[next(iter(self._recent))]
         self._bytes += pending.size
         self._unwritten.append(pending)
 

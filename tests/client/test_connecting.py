@@ -568,9 +568,7 @@ async def test_an_unreliable_network_loses_and_doubles_nothing(autojump_clock: M
                 elif isinstance(frame, ChatFrame):
                     stored.setdefault(frame.msg_id, frame.content)
                     if rng.random() < 0.8:
-                        await link.send(
-                            MessageAck(msg_id=frame.msg_id, status=AckStatus.STORED, server_seq=1), seq=frame.seq
-                        )
+                        await link.send(MessageAck(msg_id=frame.msg_id, status=AckStatus.STORED), seq=frame.seq)
 
     async def answer(link: Link, frame: Any) -> None:
         request = decode(frame)

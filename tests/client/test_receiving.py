@@ -51,6 +51,25 @@ async def test_own_copies_are_not_acknowledged() -> None:
         assert ack.server_seq == 2
 
 
+async def test_own_messages_are_known_by_their_acknowledgement() -> None:
+    """They have a place in the timeline, too: no gap, no copy handed out, also when the link broke before Stored."""
+    server = Server()
+    async with online(server) as (client, link):
+        await client.send("a", to_user=5, wait=None, msg_id="a")
+        await client.send("b", to_user=5, wait=None, msg_id="b")
+        await link.store(server_seq=1)
+        await link.send(chat(2))
+        assert [d.server_seq for d in await take(client, 1)] == [2]
+        link.cut()
+        after = await server.welcome([chat(3, msg_id="b", from_user=USER), chat(4, from_user=USER, msg_id="phone")])
+        assert [d.msg_id for d in await take(client, 1)] == ["phone"]
+        assert client.unacknowledged == ()
+        await after.send(chat(4, msg_id="b", from_user=USER), chat(5))
+        assert [d.server_seq for d in await take(client, 1)] == [5]
+        statistics = client.statistics()
+        assert (statistics.gaps, statistics.syncs, client.cursor) == (0, 2, 5)
+
+
 async def test_acknowledging_can_be_left_to_the_program() -> None:
     async with online(Server(), settings=ClientSettings(acknowledge=False)) as (client, link):
         await link.send(chat(1))
@@ -124,6 +143,18 @@ async def test_a_gap_is_filled_by_sync() -> None:
         assert request.cursor == 1
         assert [d.server_seq for d in await take(client, 4)] == [1, 2, 3, 4]
         assert client.statistics().gaps == 1
+
+
+async def test_a_gap_that_closes_by_itself_costs_no_sync(autojump_clock: MockClock) -> None:
+    """Our own acknowledgement may overtake somebody's message to us."""
+    async with online(Server()) as (client, link):
+        await client.send("x", to_user=5, wait=None)
+        await link.store(server_seq=2)
+        await trio.sleep(0.01)
+        await link.send(chat(1), chat(3))
+        assert [d.server_seq for d in await take(client, 2)] == [1, 3]
+        await trio.sleep(1)
+        assert client.statistics().syncs == 1
 
 
 async def test_duplicates_are_handed_out_once() -> None:

@@ -174,37 +174,92 @@ def test_rewind_begins_again() -> None:
     assert line.cursor == 2
 
 
+def test_own_messages_take_places_but_are_not_handed_out() -> None:
+    line = timeline()
+    line.sent(1)
+    assert line.cursor == line.position == 1
+    arrive(line, [2])
+    line.sent(3)
+    assert line.cursor == 1
+    assert drain(line) == [2]
+    assert line.cursor == 3
+    arrive(line, [5])
+    line.sent(4)
+    assert drain(line) == [5]
+    assert not line.behind
+
+
+def test_own_messages_in_a_sync_are_not_handed_out() -> None:
+    line = timeline()
+    line.sent(3)
+    assert line.behind
+    assert line.answered(line.asked(), [d(1), 2, d(3), d(4), 5], 5, has_more=False) == 2
+    assert drain(line) == [1, 4]
+    assert line.cursor == 5
+
+
+def test_own_messages_are_counted_in_bounded_memory() -> None:
+    line = timeline()
+    arrive(line, [1])
+    for seq in range(2, 10_000):
+        line.sent(seq)
+    assert len(line._ready) == 2
+    assert drain(line) == [1]
+    assert line.cursor == 9_999
+
+
 def test_any_order_loss_and_duplication_ends_in_order_once_each() -> None:
     for seed in range(200):
         rng = random.Random(seed)
         line = timeline(capacity=rng.choice([2, 5, 50]))
         stored = 0
         flight: list[int] = []
+        own: set[int] = set()
+
+        def push(line: Timeline, seq: int, own: set[int] = own) -> None:
+            if seq in own:
+                line.sent(seq)
+            else:
+                line.arrived(d(seq))
+
         taken: list[int] = []
         for _ in range(200):
             action = rng.random()
             if action < 0.5:
                 stored += 1
+                if rng.random() < 0.2:
+                    own.add(stored)
                 flight.append(stored)
                 if rng.random() < 0.2:
                     flight.append(rng.randint(1, stored))
             if flight and rng.random() < 0.6:
                 seq = flight.pop(rng.randrange(min(3, len(flight))))
                 if rng.random() < 0.8:
-                    line.arrived(d(seq))
+                    push(line, seq)
             if rng.random() < 0.5:
                 delivery = line.take()
                 taken += [delivery.server_seq] if delivery else []
             if line.behind and line.room and rng.random() < 0.3:
                 stamp, at = line.asked(), line.position
                 if rng.random() < 0.5 and flight:
-                    line.arrived(d(flight.pop(0)))
+                    push(line, flight.pop(0))
                 last = min(stored, at + 3)
-                line.answered(stamp, [d(seq) for seq in range(at + 1, last + 1)], last, has_more=last < stored)
+                line.answered(
+                    stamp,
+                    [seq if seq in own else d(seq) for seq in range(at + 1, last + 1)],
+                    last,
+                    has_more=last < stored,
+                )
         line.logged_in(True)
         while line.behind:
             taken += drain(line)
             at, last = line.position, min(stored, line.position + 3)
-            line.answered(line.asked(), [d(seq) for seq in range(at + 1, last + 1)], last, has_more=last < stored)
+            line.answered(
+                line.asked(),
+                [seq if seq in own else d(seq) for seq in range(at + 1, last + 1)],
+                last,
+                has_more=last < stored,
+            )
         taken += drain(line)
-        assert taken == list(range(1, stored + 1)), seed
+        assert taken == [seq for seq in range(1, stored + 1) if seq not in own], seed
+        assert line.cursor == stored, seed
