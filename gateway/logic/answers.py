@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from gateway._framing import HEADER, build_ack
 from gateway.logic.intake import Job
+from gateway.logic.pages import sync_packet
 from gateway.logic.routing import Origin, Router
 from gateway.logic.settings import SYNC_BYTES, LogicSettings
-from gateway.logic.store import Entry, History, Page, Raised, Store, StoreFailed, Told
+from gateway.logic.store import History, Raised, Store, StoreFailed, Told
 from gateway.protocol.codes import Code
-from gateway.protocol.messages import ChatMessage, SyncRequest, SyncResponse, packet
+from gateway.protocol.messages import SyncRequest, SyncResponse, packet
 from gateway.protocol.types import MsgType
 
 DEFAULT_LIMIT = 100
@@ -36,11 +37,13 @@ async def answer_syncs(
     except StoreFailed:
         for job in jobs:
             refusal = SyncResponse(code=Code.UPSTREAM_UNAVAILABLE, next_cursor=job.work.cursor)
-            await _reply(router, job.origin, refusal, now)
+            body = packet(refusal, seq=job.origin.seq, timestamp=now)
+            await router.reply(job.origin, MsgType.SYNC_ACK, body)
         return []
     told: list[Told] = []
     for job, page in zip(jobs, pages, strict=True):
-        if await _reply(router, job.origin, _response(page), now) and not page.has_more:
+        body = sync_packet(page, job.origin.seq, now)
+        if await router.reply(job.origin, MsgType.SYNC_ACK, body) and not page.has_more:
             told += await _tell(router, job.origin, page.owed, now)
     return told
 
@@ -53,28 +56,3 @@ async def _tell(router: Router, origin: Origin, owed: Sequence[Raised], now: int
         if await router.reply(origin, MsgType.MESSAGE_ACK, frame[HEADER:]):
             told.append(Told(each.key, each.status))
     return told
-
-
-async def _reply(router: Router, origin: Origin, response: SyncResponse, now: int) -> bool:
-    return await router.reply(origin, MsgType.SYNC_ACK, packet(response, seq=origin.seq, timestamp=now))
-
-
-def _response(page: Page) -> SyncResponse:
-    return SyncResponse(
-        messages=tuple(_message(entry) for entry in page.entries),
-        next_cursor=page.next_cursor,
-        has_more=page.has_more,
-    )
-
-
-def _message(entry: Entry) -> ChatMessage:
-    return ChatMessage(
-        msg_id=entry.msg_id,
-        from_user=entry.sender,
-        to_user=entry.to_user,
-        content=entry.content,
-        content_type=entry.content_type,
-        timestamp=entry.sent_at,
-        group_id=entry.group_id,
-        server_seq=entry.server_seq,
-    )

@@ -27,6 +27,7 @@ SLICE: Final = 200
 """Envelopes sent without giving way to other tasks."""
 RETRY: Final = 0.01
 """Seconds until a full bus is asked again."""
+NEVER: Final = float("-inf")
 
 Places = Mapping[int, Sequence[Location]]
 
@@ -49,7 +50,7 @@ class Router:
         self._subjects = subjects
         self._settings = settings
         self._in_slice = 0
-        self._patience_until = float("-inf")
+        self._patience_until = NEVER
         self.sent = 0
         """Downstreams published."""
         self.not_sent = 0
@@ -152,6 +153,7 @@ class Router:
                 self.not_sent += 1
                 return False
             await trio.sleep(RETRY)
+        self._patience_until = NEVER
         self._in_slice += 1
         if self._in_slice >= SLICE:
             self._in_slice = 0

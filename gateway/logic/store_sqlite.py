@@ -46,8 +46,7 @@ RECENT: Final = 256
 
 _KNOWN = """SELECT m.sender, m.msg_id, m.server_seq, m.stored_at FROM json_each(?) j CROSS JOIN messages m
     WHERE m.sender = json_extract(j.value, '$[0]') AND m.msg_id = json_extract(j.value, '$[1]')"""
-_MEMBERS = """SELECT m.group_id, m.user_id FROM json_each(?) j CROSS JOIN members m WHERE m.group_id = j.value
-    ORDER BY m.group_id, m.user_id"""
+_MEMBERS = """SELECT m.group_id, m.user_id FROM json_each(?) j CROSS JOIN members m WHERE m.group_id = j.value"""
 _HEADS = """SELECT j.value, (SELECT MAX(server_seq) FROM timelines WHERE user_id = j.value) FROM json_each(?) j"""
 _LAST_ID = "SELECT COALESCE(MAX(id), 0) FROM messages"
 _ADD_MESSAGE = """INSERT INTO messages
