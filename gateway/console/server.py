@@ -27,6 +27,8 @@ MOST_CONNECTIONS = 64
 """At once; operators and scrapers need a handful, and descriptors belong to clients."""
 LONGEST_CONNECTION = 60.0
 """Seconds that one connection may last, idle or not: nobody can hold a place by being slow."""
+LAST_ANSWER = 0.5
+"""Seconds that a client which has said its last may still wait for an answer."""
 LONGEST_REQUEST = 8_192
 """Bytes of a request's head."""
 
@@ -101,8 +103,30 @@ class _Connections:
         async with trio.open_nursery(strict_exception_groups=True) as nursery:
             nursery.cancel_scope.deadline = trio.current_time() + LONGEST_CONNECTION
             nursery.start_soon(_close_when_cancelled, stream)
-            await TCPServer(self._app, self._config, self._context, ConnectionState({}), stream)  # type: ignore[arg-type]
+            bounded: Any = _Stream(stream, nursery.cancel_scope)
+            await TCPServer(self._app, self._config, self._context, ConnectionState({}), bounded)
             nursery.cancel_scope.cancel()
+
+
+class _Stream:
+    """A socket as Hypercorn uses it. After the peer's last byte Hypercorn would idle on; here little time is left."""
+
+    def __init__(self, stream: trio.SocketStream, scope: trio.CancelScope) -> None:
+        self.socket = stream.socket
+        self.send_all = stream.send_all
+        self.send_eof = stream.send_eof
+        self.aclose = stream.aclose
+        self._receive_some = stream.receive_some
+        self._scope = scope
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        data = b""
+        try:
+            data = await self._receive_some(max_bytes)
+        finally:
+            if not data:  # the end, or a reset
+                self._scope.deadline = min(self._scope.deadline, trio.current_time() + LAST_ANSWER)
+        return data
 
 
 async def _close_when_cancelled(stream: trio.SocketStream) -> None:

@@ -1,0 +1,91 @@
+"""The exposition: exact names (protocol section 8), read back by prometheus_client's own parser."""
+
+from __future__ import annotations
+
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.console.metrics import exposition
+from gateway.core.metrics import Metrics
+
+REQUIRED = {
+    "access_connections_total": "gauge",
+    "access_messages_received": "counter",
+    "access_messages_sent": "counter",
+    "access_auth_success": "counter",
+    "access_auth_failed": "counter",
+    "access_message_latency": "histogram",
+}
+
+
+def filled() -> Metrics:
+    metrics = Metrics()
+    metrics.connections, metrics.sessions = 3, 2
+    metrics.messages_received, metrics.messages_sent, metrics.auth_success = 10, 20, 4
+    metrics.auth_failed.update({4100: 5, 4101: 1})
+    metrics.closed.update({0: 1, 4403: 2, 1002: 1})
+    metrics.latency.observe(0.00005)
+    metrics.latency.observe(0.09, 3)
+    metrics.latency.observe(60.0)
+    return metrics
+
+
+def families(metrics: Metrics, *, ready: bool = True) -> dict[str, Metric]:
+    return {family.name: family for family in text_string_to_metric_families(exposition(metrics, ready=ready).decode())}
+
+
+def value(family: Metric, **labels: str) -> float:
+    """The parser gives every counter its `_total`; what the text says is tested below."""
+    names = (family.name, f"{family.name}_total")
+    (sample,) = (each for each in family.samples if each.labels == labels and each.name in names)
+    return sample.value
+
+
+def test_exact_names_and_kinds() -> None:
+    text = exposition(filled(), ready=True).decode()
+    for name, kind in REQUIRED.items():
+        assert text.count(f"\n# TYPE {name} {kind}\n") + text.startswith(f"# TYPE {name} {kind}\n") == 1
+        assert f"# HELP {name} " in text
+        if kind != "histogram":
+            assert f"\n{name} " in text
+    ours = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE access_")]
+    assert len(ours) == len(set(ours))
+    assert [name for name in ours if name.endswith(("_total", "_created"))] == ["access_connections_total"]
+
+
+def test_values() -> None:
+    found = families(filled())
+    assert value(found["access_connections_total"]) == 3
+    assert value(found["access_sessions"]) == 2
+    assert value(found["access_messages_received"]) == 10
+    assert value(found["access_messages_sent"]) == 20
+    assert value(found["access_auth_success"]) == 4
+    assert value(found["access_auth_failed"]) == 6
+    assert value(found["access_auth_failed_by_code"], code="4101", reason="token_expired") == 1
+    assert value(found["access_connections_closed"], code="4403", reason="heartbeat_timeout") == 2
+    assert value(found["access_connections_closed"], code="1002", reason="other") == 1
+    assert value(found["access_ready"]) == 1
+    assert value(families(filled(), ready=False)["access_ready"]) == 0
+
+
+def test_the_histogram_is_cumulative_and_complete() -> None:
+    family = families(filled())["access_message_latency"]
+    buckets = {each.labels["le"]: each.value for each in family.samples if each.name.endswith("_bucket")}
+    counts = list(buckets.values())
+    assert counts == sorted(counts)
+    assert (buckets["0.0001"], buckets["0.05"], buckets["0.1"], buckets["5.0"], buckets["+Inf"]) == (1, 1, 4, 4, 5)
+    totals = {each.name: each.value for each in family.samples if not each.labels}
+    assert totals["access_message_latency_count"] == 5
+    assert abs(totals["access_message_latency_sum"] - 60.27005) < 1e-9
+
+
+def test_the_process_is_shown_too() -> None:
+    found = families(Metrics())
+    assert value(found["process_resident_memory_bytes"]) > 1_000_000
+    assert value(found["process_open_fds"]) > 0
+
+
+def test_t29_labels_hold_codes_and_never_who() -> None:
+    for family in families(filled()).values():
+        for sample in family.samples:
+            assert set(sample.labels) <= {"code", "reason", "le", "version", "generation"}
