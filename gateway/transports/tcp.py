@@ -166,6 +166,7 @@ class TcpLink:
             raise LinkClosed(reason_of(error)) from None
 
     def _readable(self) -> None:
+        """Called by the reactor, for every chunk that arrives: no step more than it takes."""
         try:
             data = self._socket.recv(READ)
         except BlockingIOError:
@@ -173,21 +174,20 @@ class TcpLink:
         except OSError as error:
             self._lost(reason_of(error))
             return
-        if data:
-            self._feed(data)
-        else:
+        if not data:
             self._lost("end of file")
-
-    def _feed(self, data: bytes) -> None:
-        receiver = self._receiver
-        if receiver is None:
             return
         try:
-            receiver.feed(0, data)
+            self._receiver.feed(0, data)  # type: ignore[union-attr]  # attached before open
         except Exception:
-            log.exception("link_fault", extra={"transport": self.transport})
-            self._reactor.unregister(self._fd)
-            receiver.close(Code.INTERNAL_ERROR)
+            self._fault()
+
+    def _fault(self) -> None:
+        """In an except block: our own bug; it ends this link alone."""
+        log.exception("link_fault", extra={"transport": self.transport})
+        self._reactor.unregister(self._fd)
+        if self._receiver is not None:
+            self._receiver.close(Code.INTERNAL_ERROR)
 
     def _lost(self, reason: str) -> None:
         """Free the descriptor, then say so."""

@@ -215,8 +215,11 @@ class TlsLink(TcpLink):
             self._send_control()
             if self.unsent > UNREAD:
                 end = "TLS: answers are not being read"
-        if plain:
-            self._feed(b"".join([*parts, plain]) if parts else plain)
+        if plain and self._receiver is not None:
+            try:
+                self._receiver.feed(0, b"".join([*parts, plain]) if parts else plain)
+            except Exception:
+                self._fault()
         if end and self._fd >= 0:
             self._say_close_notify()
             self._lost(end)
