@@ -196,3 +196,7 @@ def test_nothing_leaks_on_any_path() -> None:
         round_trip()
     gc.collect()
     assert sys.getallocatedblocks() - before < 50
+
+
+def test_a_frame_says_what_it_is() -> None:
+    assert repr(parse_frame(10, writer.packet(10, {"msg_id": "m"}, seq=5))).startswith("<ChatFrame type=10 seq=5 ")

@@ -76,8 +76,8 @@ def test_t03_what_is_retained_is_what_was_received() -> None:
     finally:
         tracemalloc.stop()
     assert decode.pending == HEADER + 100
-    assert after - before < 300
-    assert peak - before < 1000
+    assert after - before < 1000
+    assert peak - before < 10000
 
 
 def test_t03_a_frame_that_trickles_in_costs_little_more_than_itself() -> None:
