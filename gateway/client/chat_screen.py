@@ -103,9 +103,8 @@ class People:
         elif change.state is State.WAITING and self._online:
             self._line(f"-- {describe(change.code, change.reason)}; connecting again in {change.delay:.1f} s")
         elif change.state is State.LEAVING:
-            self._line(
-                f"-- the server is going away {describe(0, change.reason)}; changing over in {change.delay:.1f} s"
-            )
+            reason = f" ({printable(change.reason)})" if change.reason else ""
+            self._line(f"-- the server is going away{reason}; changing over in {change.delay:.1f} s")
 
     def _end_of_missed(self) -> None:
         if self._announced and self._missed >= self._announced:

@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 def synced(connection: Connection, message: messages.ChatMessage) -> Delivery | int:
     """A message that came by Sync; only its number if this client sent it, and then it is stored, too."""
     if own(connection, message.from_user, message.msg_id):
-        settle(
-            connection,
-            Receipt(msg_id=message.msg_id, status=AckStatus.STORED, server_seq=message.server_seq),
-        )
+        if message.msg_id in connection.journal.outgoing:
+            receipt = Receipt(msg_id=message.msg_id, status=AckStatus.STORED, server_seq=message.server_seq)
+            settle(connection, receipt)
         return message.server_seq
     return delivery(message)
 
