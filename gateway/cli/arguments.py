@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from gateway._version import __version__
@@ -153,6 +154,9 @@ def _chat(commands: Any) -> None:
     )
     parser.add_argument("--token", metavar="TOKEN", help="your token; better in the environment, as CHAT_TOKEN")
     parser.add_argument("--device", metavar="NAME", help="a name for this device (terminal-1001)")
+    parser.add_argument("--ca", metavar="FILE", help="with tls:// and wss://: a CA or certificate to trust, in PEM")
+    parser.add_argument("--state", metavar="FILE", type=Path, help="where to remember what was shown (in the data dir)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
     _configured(parser, ("--data-dir", "--tcp-port"))
 
 
@@ -199,9 +203,9 @@ def _group(commands: Any) -> None:
     parser = _command(
         commands,
         "group",
-        "group:usage",
+        "group:list",
         "Create, change and list groups in the embedded Logic's store; also while the node runs.",
-        "  python -m gateway group create 7 --name friends 1001 1002 1003\n"
+        "  python -m gateway group create 7 1001 1002 1003 --name friends\n"
         "  python -m gateway group add 7 1004\n"
         "  python -m gateway group remove 7 1001 1002\n"
         "  python -m gateway group list\n",
@@ -219,7 +223,7 @@ def _group(commands: Any) -> None:
     listing = actions.add_parser("list", help="show groups and their members", allow_abbrev=False)
     listing.add_argument("--user", type=_number, default=0, metavar="ID", help="only groups that this user is in")
     for name, each in (("create", create), ("add", add), ("remove", remove), ("delete", delete), ("list", listing)):
-        each.set_defaults(command=_later(f"group:{name}"))
+        each.set_defaults(command=_later(f"group:{name}"), flags=[])
         _configured(each, ("--data-dir",))
 
 

@@ -27,6 +27,8 @@ def _lines(config: Config, addresses: Mapping[str, str]) -> Iterator[str]:
         tcp = urls(config, addresses).get("tcp", "")
         chat = where if tcp in ("", "tcp://127.0.0.1:9000") else f"{where} --url {tcp}"
         yield f"Development mode, for this machine only: tokens are signed with {Path(config.data_dir) / FILE_NAME}."
+        if "websocket" in addresses and "console" in addresses:
+            yield f"  a browser  {urls(config, addresses)['console']}"
         yield f"  a token    {_COMMAND} token --user 1001{where}"
         yield f"  a chat     {_COMMAND} chat --user 1001 --to 1002{chat}"
         yield f"             {_COMMAND} chat --user 1002 --to 1001{chat}"

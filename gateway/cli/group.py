@@ -40,7 +40,7 @@ def list(arguments: argparse.Namespace) -> int:  # named as it is typed
 
 
 def _told(arguments: argparse.Namespace, ask: Callable[[Path], object]) -> int:
-    path = Path(load(arguments.config, flags=arguments.flags).config.data_dir) / groups_file()
+    path = Path(load(arguments.config, flags=arguments.flags, files=False).config.data_dir) / groups_file()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         answer = ask(path)

@@ -13,7 +13,7 @@ from gateway.config import Config, load
 
 def token(arguments: argparse.Namespace) -> int:
     """Print the token and nothing else."""
-    config = load(arguments.config, flags=arguments.flags).config
+    config = load(arguments.config, flags=arguments.flags, files=False).config
     if arguments.device and not is_name(arguments.device):
         raise CommandFailed("a device's name is 1 to 64 of the characters A-Z a-z 0-9 _ -")
     print(make_token(config, arguments.user, device_id=arguments.device, ttl=arguments.ttl, kid=arguments.kid))

@@ -10,6 +10,7 @@ from gateway._framing import HEADER, is_name
 from gateway.backends.keys import KeyRefused, load_key
 from gateway.config.tree import Config
 from gateway.console.access import is_loopback, parse_address
+from gateway.transports.tls import load_tls
 
 SHORTEST_TOKEN = 16
 """Characters of `console.token`: fewer could be guessed by asking."""
@@ -20,13 +21,15 @@ Problem = tuple[tuple[str, ...], str]
 """The names of the settings concerned, the one to mend first, and what is wrong."""
 
 
-def problems(config: Config) -> Iterator[Problem]:
-    """Everything that is wrong with values that are each of their type."""
+def problems(config: Config, *, files: bool) -> Iterator[Problem]:
+    """Everything that is wrong with values that are each of their type; with `files`, also with the files they name."""
     yield from _names(config)
     yield from _hosts(config)
     yield from _numbers(config)
     yield from _proxies(config)
-    yield from _keys(config)
+    yield from _keys(config, files)
+    if files:
+        yield from _certificates(config)
     yield from _exposure(config)
 
 
@@ -113,13 +116,27 @@ def _is_origin(text: str) -> bool:
     return bool(parts.scheme and parts.hostname) and text == exact
 
 
-def _keys(config: Config) -> Iterator[Problem]:
+def _keys(config: Config, files: bool) -> Iterator[Problem]:
     for kid, key in config.auth.keys.items():
+        if key.file and not files:
+            continue
         try:
             load_key(key)
         except KeyRefused as refused:
             field = "file" if key.file and not key.key else "key"
             yield (f"auth.keys.{kid}.{field}", f"auth.keys.{kid}.algorithm"), str(refused)
+
+
+def _certificates(config: Config) -> Iterator[Problem]:
+    for name in ("tcp", "websocket"):
+        listener = getattr(config, name)
+        if not listener.enabled or listener.tls is None:
+            continue
+        try:
+            load_tls(listener.tls)
+        except ValueError as error:
+            field, _, text = str(error).partition(": ")  # it says which of the two files
+            yield (f"{name}.{field}",), text
 
 
 def _exposure(config: Config) -> Iterator[Problem]:

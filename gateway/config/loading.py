@@ -44,8 +44,15 @@ def load(
     *,
     environment: Mapping[str, str] | None = None,
     flags: Sequence[Flag] = (),
+    files: bool = True,
 ) -> Loaded:
-    """Read and check the configuration; `environment` is the process's unless given.
+    """Read and check the configuration.
+
+    Args:
+        file: A TOML file; the one that `GATEWAY_CONFIG` names unless given.
+        environment: The process's unless given.
+        flags: Outdo everything else.
+        files: Whether to check the key and certificate files, too; only a node that starts needs to read them.
 
     Raises:
         ConfigError: with every problem found, not only the first.
@@ -66,7 +73,7 @@ def load(
         raise ConfigError(wrong)
     _require(found, origins)
     config = _converted(_nested(found))
-    wrong = [f"{_culprit(names, origins)}: {text}" for names, text in problems(config)]
+    wrong = [f"{_culprit(names, origins)}: {text}" for names, text in problems(config, files=files)]
     if wrong:
         raise ConfigError(wrong)
     return Loaded(config, origins)
@@ -79,7 +86,7 @@ def check(config: Config) -> None:
         ConfigError: with every problem found.
     """
     _converted(msgspec.to_builtins(config))
-    wrong = [f"{names[0]}: {text}" for names, text in problems(config)]
+    wrong = [f"{names[0]}: {text}" for names, text in problems(config, files=True)]
     if wrong:
         raise ConfigError(wrong)
 
