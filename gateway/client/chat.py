@@ -7,7 +7,6 @@ Knows no configuration and makes no token: whoever calls it does.
 
 from __future__ import annotations
 
-import argparse
 import signal
 import ssl
 import sys
@@ -50,12 +49,6 @@ class ChatOptions(msgspec.Struct, frozen=True, kw_only=True):
     json: bool = False
     ssl_context: ssl.SSLContext | None = None
     settings: ClientSettings = ClientSettings()
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags that only the chat knows: `--json` and `--state`."""
-    parser.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
-    parser.add_argument("--state", metavar="FILE", type=Path, help="where to remember what was shown (in the data dir)")
 
 
 async def chat(options: ChatOptions) -> int:

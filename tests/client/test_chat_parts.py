@@ -242,8 +242,9 @@ async def test_lines_from_a_file(tmp_path: Path) -> None:
         lines = await lines_of(file.fileno())
     assert lines[:2] == ["a", "b"]
     assert "".join(lines[2:]) == "x" * (LONGEST_LINE * 2 + 5)
-    with Path("/dev/null").open("rb") as nothing:
-        assert await lines_of(nothing.fileno()) == []
+    nothing = os.open("/dev/null", os.O_RDONLY)
+    assert await lines_of(nothing) == []
+    os.close(nothing)
 
 
 async def test_lines_from_a_terminal() -> None:
