@@ -41,10 +41,6 @@ class Backlog(Generic[T]):
             await self._wake.wait()
         return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
 
-    def take_nowait(self, most: int) -> list[T]:
-        """What waits now, maybe nothing."""
-        return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
-
     def finish(self, count: int, size: int = 0) -> None:
         """So many that were taken hold room no more."""
         self.held -= count
@@ -55,5 +51,6 @@ class Backlog(Generic[T]):
     async def wait_idle(self) -> None:
         """Return when nothing waits and everything taken is finished."""
         while self.held:
-            self._idle = trio.Event()
+            if self._idle.is_set():
+                self._idle = trio.Event()
             await self._idle.wait()

@@ -11,6 +11,9 @@ from gateway.core.settings import Count, Seconds, Settings
 SYNC_BYTES = 61_440
 """Bytes of messages in one SyncResponse: with its envelope it stays under the 64 KiB that a client takes."""
 
+STORE_FILE = "logic.sqlite"
+"""The store's name in `data_dir`."""
+
 
 class LogicSettings(Settings, frozen=True):
     """The embedded Logic: bounds on what it holds, and its patience."""

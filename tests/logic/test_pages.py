@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway._framing import parse_frame
@@ -28,6 +28,7 @@ entries = st.builds(
 pages = st.builds(Page, st.lists(entries, max_size=12), st.integers(0, 2**63 - 1), st.booleans(), st.just([]))
 
 
+@settings(deadline=None, database=None)
 @given(pages, st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
 def test_it_says_the_same(page: Page, seq: int, timestamp: int) -> None:
     frame = parse_frame(MsgType.SYNC_ACK, sync_packet(page, seq, timestamp))
@@ -51,6 +52,7 @@ def test_it_says_the_same(page: Page, seq: int, timestamp: int) -> None:
     )
 
 
+@settings(deadline=None, database=None)
 @given(entries)
 def test_an_entry_takes_no_more_than_is_reckoned(entry: Entry) -> None:
     one, two = (len(sync_packet(Page([entry] * count, 1, False, []), 1, 1)) for count in (1, 2))

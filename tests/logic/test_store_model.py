@@ -199,7 +199,7 @@ def _owed(page: Page) -> set[tuple[int, str]]:
 
 TestStoreMachine = StoreMachine.TestCase
 TestStoreMachine.settings = settings(
-    max_examples=15,
+    max_examples=10,
     stateful_step_count=25,
     deadline=None,
     database=None,
