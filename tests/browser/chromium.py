@@ -110,7 +110,7 @@ class Page:
         try:
             WebDriverWait(self.driver, PATIENCE, poll_frequency=0.05).until(holds)
         except Exception as error:
-            raise AssertionError(f"never {what}; the page shows: {self.text('body')!r}") from error
+            raise AssertionError(f"never {what}; {self.state()}, the page shows: {self.text('body')!r}") from error
 
     def text(self, selector: str) -> str:
         """The text in view of the first match."""

@@ -47,3 +47,4 @@ if CHROMIUM and CHROMEDRIVER:
             yield node
         finally:
             node.kill()
+            print(node.said())

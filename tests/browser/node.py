@@ -68,6 +68,10 @@ class NodeProcess:
         assert self._process.wait(PATIENCE) == 0, self._log.read_text()
         self._process = None
 
+    def said(self) -> str:
+        """Its log, for whoever reads why a test failed."""
+        return self._log.read_text()
+
     def token(self, user_id: int, ttl: float) -> str:
         """A token of the node's own development key, valid for `ttl` seconds from now."""
         return issue_token(development_key(self.directory / "data"), user_id, ttl=ttl)

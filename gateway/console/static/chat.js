@@ -85,7 +85,8 @@ class Chat {
     this.#away = this.#readUpTo > 0n;
     const tokenProvider = async () => (await fetchToken(user)).token;
     const deviceId = stored(`device:${user}`, () => `web-${crypto.randomUUID()}`);
-    this.#client = new GatewayClient(url, { token, tokenProvider, deviceId });
+    // The node is on this machine and restarted often: look for it more often than a client of a busy gateway may.
+    this.#client = new GatewayClient(url, { token, tokenProvider, deviceId, backoffCapMs: 5_000 });
     this.#client.on("state", (state) => this.#showState(state));
     this.#client.on("message", (message) => this.#received(message));
     this.#client.on("receipt", ({ msgId, status }) => this.#bubbles.get(msgId)?.become(status));
