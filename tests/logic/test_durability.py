@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import trio
 
+from gateway.logic.database import connect
 from gateway.logic.groups import create_group, list_groups
 from gateway.protocol.types import AckStatus
 from tests.logic.world import open_world
@@ -112,3 +114,10 @@ def test_many_threads_open_a_new_store_at_once(tmp_path: Path) -> None:
         path = tmp_path / f"{round_}.sqlite"
         open_them(path)
         assert [each.group_id for each in list_groups(path)] == list(range(1, 9))
+
+
+def test_a_commit_waits_for_the_disk(path: Path) -> None:
+    """kill -9 cannot show this: what the kernel has been given survives the process anyway."""
+    with closing(connect(path)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
