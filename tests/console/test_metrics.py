@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -89,3 +92,15 @@ def test_t29_labels_hold_codes_and_never_who() -> None:
     for family in families(filled()).values():
         for sample in family.samples:
             assert set(sample.labels) <= {"code", "reason", "le", "version", "generation"}
+
+
+def test_operators_find_every_name_explained() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    names = [
+        line.split()[2]
+        for line in exposition(filled(), ready=True).decode().splitlines()
+        if line.startswith("# TYPE access_")
+    ]
+    assert names
+    for name in names:
+        assert re.search(rf"`{name}(\{{[a-z,]+\}})?`", page), name
