@@ -50,7 +50,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 
 def development_origins(port: int) -> tuple[str, ...]:
     """The origins that the page has on a loopback console at `port`; the WebSocket listener must allow them."""
-    return (f"http://127.0.0.1:{port}", f"http://localhost:{port}")
+    return (f"http://127.0.0.1:{port}", f"http://localhost:{port}", f"http://[::1]:{port}")
 
 
 class BrowserPage:
