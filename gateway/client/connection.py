@@ -147,9 +147,9 @@ class Connection:
         """Control frames first, then acknowledgements, then messages; the last two only after login."""
         parts: list[bytes] = []
         size = 0
-        now, now_ms = trio.current_time(), wall_ms()
+        now_ms = wall_ms()
         while size < BATCH:
-            frame = self._control.popleft() if self._control else self._next_frame(now, now_ms)
+            frame = self._control.popleft() if self._control else self._next_frame(now_ms)
             if frame is None:
                 break
             parts.append(frame)
@@ -158,17 +158,17 @@ class Connection:
             self._control_bytes = 0
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _next_frame(self, now: float, now_ms: int) -> bytes | None:
+    def _next_frame(self, now_ms: int) -> bytes | None:
         if not self.online:
             return None
         journal, seq = self.journal, self._seq + 1
-        frame = journal.acknowledgements.next_frame(seq, now_ms) or journal.outgoing.next_frame(seq, now, now_ms)
+        frame = journal.acknowledgements.next_frame(seq, now_ms) or journal.outgoing.next_frame(seq, now_ms)
         if frame is None:
             return None
         self._seq = seq
         if len(frame) - HEADER > journal.max_frame:  # this node takes less than the one before: it would end us
             frames.reject(self, seq, Code.FRAME_TOO_LARGE, "too long for this node")
-            return self._next_frame(now, now_ms)
+            return self._next_frame(now_ms)
         return frame
 
     # -- time ----------------------------------------------------------------------------------------------

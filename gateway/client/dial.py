@@ -8,7 +8,6 @@ import trio
 
 from gateway.client.endpoint import Endpoint
 from gateway.client.transport import Dial, Transport, open_tcp
-from gateway.client.websocket import open_websocket
 
 
 def dialler(ssl_context: ssl.SSLContext | None) -> Dial:
@@ -16,6 +15,8 @@ def dialler(ssl_context: ssl.SSLContext | None) -> Dial:
 
     async def dial(endpoint: Endpoint, nursery: trio.Nursery) -> Transport:
         if endpoint.scheme in ("ws", "wss"):
+            from gateway.client.websocket import open_websocket  # who speaks TCP loads no WebSocket library
+
             return await open_websocket(endpoint, ssl_context, nursery)
         return await open_tcp(endpoint, ssl_context)
 

@@ -94,7 +94,7 @@ def on_ack(connection: Connection, frame: AckFrame) -> None:
 def settle(connection: Connection, receipt: Receipt) -> None:
     """Tell the program, and whoever waits in `send`."""
     journal = connection.journal
-    if journal.outgoing.acknowledged(receipt) is not None:
+    if journal.outgoing.acknowledged(receipt, trio.current_time()) is not None:
         journal.settled.ring()
     journal.notices.put(receipt)
 

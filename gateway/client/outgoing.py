@@ -24,8 +24,8 @@ class Pending:
     """One message that the server has not answered for."""
 
     __slots__ = (
-        "content", "content_type", "error", "goal", "group_id", "msg_id",
-        "receipt", "sent_at", "seq", "settled", "to_user", "written_at", "written_once",
+        "accepted_at", "content", "content_type", "error", "goal", "group_id", "msg_id",
+        "receipt", "sent_at", "seq", "settled", "to_user", "writings",
     )  # fmt: skip
 
     def __init__(
@@ -40,8 +40,9 @@ class Pending:
         self.goal = goal
         """ACCEPTED or STORED: what ends the waiting."""
         self.seq = 0
-        self.written_at = 0.0
-        self.written_once = False
+        self.accepted_at: float | None = None
+        """When the node of this connection said that it has handed it on."""
+        self.writings = 0
         self.settled = False
         self.receipt: Receipt | None = None
         self.error: Rejected | None = None
@@ -114,7 +115,7 @@ class Outgoing:
         self._by_seq.clear()
         self._unwritten = deque(self._pending.values())
 
-    def next_frame(self, seq: int, now: float, now_ms: int) -> bytes | None:
+    def next_frame(self, seq: int, now_ms: int) -> bytes | None:
         """The next message to write, under this `seq`."""
         while self._unwritten:
             pending = self._unwritten.popleft()
@@ -123,24 +124,32 @@ class Outgoing:
             self._by_seq.pop(pending.seq, None)
             self._by_seq[seq] = pending
             pending.seq = seq
-            pending.written_at = now
+            pending.accepted_at = None
             self.sent += 1
-            self.resent += pending.written_once
-            pending.written_once = True
+            self.resent += pending.writings > 0
+            pending.writings += 1
             return pending.frame(seq, now_ms)
         return None
 
     def overdue(self, now: float, after: float) -> float:
-        """Queue again what was written `after` seconds ago or longer; return when to look next."""
-        if self._unwritten:
-            return now + after
-        for pending in self._pending.values():
-            if pending.written_at + after > now:
-                return pending.written_at + after
-            self._unwritten.append(pending)
-        return now + after
+        """Queue again what was accepted `after` seconds ago and is not stored; return when to look next.
 
-    def acknowledged(self, receipt: Receipt) -> Pending | None:
+        What was not even accepted is on its way: the link is reliable, and writing it again would only add to a
+        queue that is too long already. Each resend doubles the patience, for the same reason.
+        """
+        due = now + after
+        for pending in self._pending.values():
+            if pending.accepted_at is None:
+                continue
+            at = pending.accepted_at + after * 2.0 ** min(pending.writings - 1, 10)
+            if at > now:
+                due = min(due, at)
+            else:
+                pending.accepted_at = None
+                self._unwritten.append(pending)
+        return due
+
+    def acknowledged(self, receipt: Receipt, now: float) -> Pending | None:
         """The server answered for a message; returns it if that settles it."""
         pending = self._pending.get(receipt.msg_id)
         if pending is None:
@@ -149,6 +158,7 @@ class Outgoing:
             self.rejected += 1
             pending.error = Rejected(receipt.msg_id, receipt.code, receipt.reason)
         elif receipt.status < pending.goal:
+            pending.accepted_at = now
             return None
         self.stored += receipt.status is not AckStatus.REJECTED and receipt.status >= AckStatus.STORED
         pending.receipt = receipt

@@ -25,7 +25,7 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     heartbeat_interval: float = 30.0
     """Between heartbeats when the server does not say."""
     resend_after: float = 10.0
-    """A message not acknowledged for so long is sent again on the same connection."""
+    """A message accepted by the node but not stored for so long is sent again; twice as long the next time."""
     backoff_base: float = 0.5
     """The first delay before reconnecting is random between 0 and this; it doubles each time."""
     backoff_cap: float = 30.0

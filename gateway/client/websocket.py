@@ -1,12 +1,14 @@
-"""`ws://` and `wss://` by trio-websocket: binary messages, subprotocol `im.v1`. Nobody else knows that library."""
+"""`ws://` and `wss://` by trio-websocket: binary messages, subprotocol `im.v1`. Nobody else knows it."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
+from wsproto.utilities import ProtocolError
 
 from gateway.client.endpoint import Endpoint
 from gateway.client.transport import RECEIVE_BYTES, Transport, TransportFailed, open_stream, why
@@ -61,6 +63,8 @@ class WebSocketTransport:
             await self._connection.send_message(data)
         except ConnectionClosed as closed:
             raise self._failed(closed) from None
+        except ProtocolError as error:  # sending into a close that is under way
+            raise TransportFailed(str(error)) from None
 
     async def receive_some(self) -> bytes:
         try:
@@ -73,7 +77,8 @@ class WebSocketTransport:
 
     async def aclose(self) -> None:
         try:
-            await self._connection.aclose()
+            with suppress(ConnectionClosed, ProtocolError):
+                await self._connection.aclose()
         finally:
             await trio.aclose_forcefully(self._stream)
 

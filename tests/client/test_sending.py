@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from gateway.client import (
     SendTimeout,
 )
 from gateway.protocol.codes import Code
-from gateway.protocol.messages import ChatMessage, ErrorMessage, MessageAck
+from gateway.protocol.messages import ChatMessage, ErrorMessage, Event, MessageAck
 from gateway.protocol.types import AckStatus
 from tests.client.server import Server, chat, next_notice, online
 
@@ -154,6 +155,26 @@ async def test_not_stored_in_time_is_sent_again_on_the_same_link(autojump_clock:
         await during(lambda: client.send("x", to_user=2), script)
         assert trio.current_time() - start == pytest.approx(10)
         assert client.statistics().resent == 1
+
+
+async def test_resends_are_patient(autojump_clock: MockClock) -> None:
+    """What a busy server has not read is not written twice; what it took and did not store, ever more slowly."""
+    async with online(Server(), settings=ClientSettings(send_timeout=1000)) as (client, link):
+        arrivals: list[float] = []
+
+        async def script() -> None:
+            for busy in (50, 5, 5, 5):
+                message, seq = await link.expect(ChatMessage)
+                arrivals.append(trio.current_time())
+                for _ in range(busy):
+                    await trio.sleep(1)
+                    await link.send(Event(kind="alive"))
+                await link.send(MessageAck(msg_id=message.msg_id, status=AckStatus.ACCEPTED), seq=seq)
+            await link.send(MessageAck(msg_id=message.msg_id, status=AckStatus.STORED))
+
+        await during(lambda: client.send("x", to_user=2), script)
+        waits = [later - earlier for earlier, later in pairwise(arrivals)]
+        assert waits == pytest.approx([60, 25, 45], abs=0.1)
 
 
 async def test_unacknowledged_are_sent_again_after_reconnecting(autojump_clock: MockClock) -> None:
