@@ -46,3 +46,8 @@ browser: $(VENV)/dev ## the chat page in headless Chromium against a real node
 	@if [ -z "$(CHROMIUM)" ] || [ -z "$(CHROMEDRIVER)" ]; then $(call skipped,browser,Chromium with chromedriver); else \
 		CHROMIUM=$(CHROMIUM) CHROMEDRIVER=$(CHROMEDRIVER) $(BIN)/python -m pytest tests/browser; \
 	fi
+
+clean: browser-clean
+.PHONY: browser-clean
+browser-clean:
+	rm -rf $(BROWSER_TOOLS)/node_modules

@@ -3,12 +3,12 @@
 import { execFileSync } from "node:child_process";
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 import { build } from "esbuild";
 
-const [flatc, output] = process.argv.slice(2);
+const [flatc, output] = process.argv.slice(2).map((path) => resolve(path)); // esbuild would take them from its own folder
 const here = dirname(fileURLToPath(import.meta.url));
 const schema = join(here, "../../schema/message.fbs");
 const npm = join(here, "node_modules/flatbuffers");
