@@ -3,34 +3,25 @@
     python benchmarks/websocket_load.py PORT PID KIND CONNECTIONS WINDOW WARM SECONDS
 
 Every connection keeps WINDOW messages in flight. Prints one JSON line: messages answered while measuring, and the
-nanoseconds of CPU that process PID spent meanwhile. KIND `echo` sends 64 bytes and gets them back; `gateway` logs in,
-sends chat messages and counts their acknowledgements.
+nanoseconds of CPU that process PID spent meanwhile. KIND `gateway` logs in, sends
+chat messages and counts their acknowledgements; any other sends 64 bytes and gets them back.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import select
 import socket
 import sys
 import time
-from pathlib import Path
+
+from processes import cpu, on_core
 
 from gateway.protocol.messages import AuthRequest, ChatMessage, encode
 
 KEY = b"\x37\xfa\x21\x3d"
 ECHO = bytes(range(64))
 CHUNK = 1 << 18
-
-
-def cpu(pid: int) -> int:
-    """Nanoseconds of CPU that a process's threads have had."""
-    return sum(
-        int((task / "schedstat").read_text().split()[0])
-        for task in Path(f"/proc/{pid}/task").iterdir()
-        if task.exists()
-    )
 
 
 def masked(payload: bytes) -> bytes:
@@ -66,11 +57,12 @@ class Client:
         self._left = 0  # payload bytes of the current frame
         self._head = b""
         self._loose = 0  # payload bytes of an answer that is not whole yet
-        if kind == "gateway":
+        if kind in ("gateway", "login"):
             user = 1000 + number
             self.socket.sendall(masked(encode(AuthRequest(token=str(user), device_id="bench", platform="load"), seq=1)))
             self.socket.recv(CHUNK)
-            self.one = masked(chat(user))
+        if kind == "gateway":
+            self.one = masked(chat(1000 + number))
             self.socket.sendall(self.one)
             first = self.socket.recv(CHUNK)
             self.answer = len(first) - (4 if first[1] == 126 else 2)
@@ -136,6 +128,6 @@ def main(port: int, pid: int, kind: str, connections: int, window: int, warm: fl
 
 
 if __name__ == "__main__":
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    on_core(-1)
     numbers = [int(text) for text in (sys.argv[1], sys.argv[2], sys.argv[4], sys.argv[5])]
     main(numbers[0], numbers[1], sys.argv[3], numbers[2], numbers[3], float(sys.argv[6]), float(sys.argv[7]))

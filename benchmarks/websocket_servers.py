@@ -7,19 +7,15 @@ Prints its port and serves until its standard input ends.
 
 from __future__ import annotations
 
-import os
+import logging
 import socket
 import sys
 import tempfile
-import threading
 import time
 
+from processes import on_core, until_told
+
 PATH = "/ws"
-
-
-def until_told() -> None:
-    """Leave when whoever started us has ended or closed our input."""
-    threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
 
 
 def listening() -> socket.socket:
@@ -65,7 +61,7 @@ def gateway() -> None:
         trio.run(main, data_dir)
 
 
-def gateway_echo() -> None:
+def link() -> None:
     """Our listener, reactor and link alone, echoing."""
     import trio
 
@@ -189,7 +185,7 @@ def trio_websocket() -> None:
 
 SERVERS = {
     "gateway": gateway,
-    "gateway-echo": gateway_echo,
+    "link": link,
     "picows": picows,
     "aiohttp": aiohttp,
     "websockets": websockets,
@@ -197,6 +193,7 @@ SERVERS = {
 }
 
 if __name__ == "__main__":
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    on_core(0)
     until_told()
+    logging.disable()  # some complain loudly about clients that leave without a word
     SERVERS[sys.argv[1]]()
