@@ -108,6 +108,7 @@ async def open_websocket(endpoint: Endpoint, context: ssl.SSLContext | None, nur
         host = host.rpartition(":")[0]
     reader = _ReaderTask(nursery)
     connection: WebSocketConnection | None = None
+    transport: WebSocketTransport | None = None
     try:
         async with trio.open_nursery() as opening:
             opening.start_soon(reader.cancel_at_end, opening.cancel_scope)
@@ -121,12 +122,13 @@ async def open_websocket(endpoint: Endpoint, context: ssl.SSLContext | None, nur
                 receive_buffer_size=RECEIVE_BYTES,
             )
             opening.cancel_scope.cancel()
-    finally:
         if connection is None:
+            raise _refused(endpoint, reader.failure)
+        transport = WebSocketTransport(connection, stream, reader)
+        return transport
+    finally:
+        if transport is None:  # also when cancelled with the connection just made
             await trio.aclose_forcefully(stream)
-    if connection is None:
-        raise _refused(endpoint, reader.failure)
-    return WebSocketTransport(connection, stream, reader)
 
 
 def _refused(endpoint: Endpoint, failure: Exception | None) -> TransportFailed:

@@ -48,9 +48,10 @@ def server_tls() -> TlsSettings:
     return TlsSettings(certificate=_authority()[2])
 
 
+@cache
 def client_tls() -> ssl.SSLContext:
-    """Trusts it."""
-    context = ssl.create_default_context()
+    """Trusts it, and nobody else."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     _authority()[0].configure_trust(context)
     return context
 
@@ -68,6 +69,7 @@ class RunningNode:
         self.hub = node.hub
         self.kind = kind
         self._nursery = nursery
+        self._opened: list[Transport | trio.SocketStream] = []
         self._key = development_key(node.config.data_dir)
 
     @property
@@ -83,12 +85,16 @@ class RunningNode:
     async def raw(self) -> trio.SocketStream:
         """A bare TCP connection, nothing sent."""
         endpoint = parse_url(self.url)
-        return await trio.open_tcp_stream(endpoint.host, endpoint.port)
+        stream = await trio.open_tcp_stream(endpoint.host, endpoint.port)
+        self._opened.append(stream)
+        return stream
 
     async def transport(self) -> Transport:
         """A link that is up."""
         with trio.fail_after(PATIENCE):
-            return await dialler(client_tls())(parse_url(self.url), self._nursery)
+            transport = await dialler(client_tls())(parse_url(self.url), self._nursery)
+        self._opened.append(transport)
+        return transport
 
     async def connect(self) -> Peer:
         """A link that is up, not authenticated."""
@@ -100,6 +106,13 @@ class RunningNode:
         with trio.fail_after(PATIENCE):
             await peer.log_in(self.token(user), device, **fields)
         return peer
+
+    async def free(self) -> None:
+        """Close every link that a test left open, without a word."""
+        for each in self._opened:
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await each.aclose()
 
     async def empty(self, but: int = 0) -> None:
         """Wait until no more than `but` connections are left."""
@@ -173,7 +186,11 @@ async def open_running(
         async with trio.open_nursery() as nursery:
             await nursery.start(node.run)
             async with trio.open_nursery() as links:
-                yield RunningNode(node, kind, links)
+                running = RunningNode(node, kind, links)
+                try:
+                    yield running
+                finally:
+                    await running.free()
                 links.cancel_scope.cancel()
             nursery.cancel_scope.cancel()
         left = node.hub.statistics()
