@@ -25,6 +25,7 @@ from gateway.core.metrics import Metrics
 from gateway.core.ports import Authenticator, Bus, LocationStore
 from gateway.logic.function import FunctionLogic, OnMessage, Push
 from gateway.logic.service import LogicService
+from gateway.logic.settings import STORE_FILE
 from gateway.logic.store_sqlite import SqliteStore
 from gateway.protocol.subjects import Subjects
 from gateway.transports.doors import Doors
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway.node")
 
-STORE_FILE = "logic.sqlite"
-"""The embedded Logic's store, in `data_dir`."""
 LAST_ORDERS = 5.0
 """Seconds that a leaving node gives the bus and Logic to finish what was handed to them."""
 
@@ -48,85 +47,22 @@ class Logic(Protocol):
         """Handle messages until cancelled."""
 
     async def drain(self) -> None:
-        """Return when everything received has been answered."""
-
-
-class Node:
-    """One node of a gateway. Made by `open_node`; `run` it in a nursery, `drain` it to leave in order."""
-
-    def __init__(
-        self,
-        config: Config,
-        *,
-        bus: Bus,
-        locations: LocationStore,
-        authenticator: Authenticator,
-        logic: Callable[[Push], Logic] | None,
-        token_maker: Callable[[int], str] | None = None,
-    ) -> None:
-        self.config = config
-        self.bus = bus
-        self.locations = locations
-        subjects = Subjects()
-        self.hub = Hub(
-            HubSettings(
-                node_id=config.node_id,
-                region=config.region,
-                limits=config.limits,
-                heartbeat=config.heartbeat,
-                login=config.login,
-                drain=config.drain,
-            ),
-            bus=bus,
-            locations=locations,
-            authenticator=authenticator,
-        )
-        self.push = Push(bus, locations, subjects)
-        """`await node.push(user_id, message)`: to a user, wherever they are connected."""
-        self.addresses: dict[str, str] = {}
-        """Where this node listens once it runs: `tcp`, `websocket`, `console`, each `host:port`."""
-        self._logic = logic(self.push) if logic is not None else None
-        self._token_maker = token_maker
-        self._doors = Doors(config.tcp, config.websocket, self.hub)
-        self._left = trio.Event()
-        self._running = False
-
-    # -- life ----------------------------------------------------------------------------------------------
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until `drain` has finished or the task is cancelled; nothing is left behind either way.
-
-        Raises:
-            OSError: an address to listen on is taken or not ours.
-        """
-        async with trio.open_nursery() as services:
-            await services.start(self.bus.run)
-            if self._logic is not None:
-                await services.start(self._logic.run)
-            async with trio.open_nursery() as links:
-                await links.start(self.hub.run)
-                self.addresses.update(await links.start(self._doors.run))
-                if self.config.console.enabled:
-                    serve = partial(serve_console, self.config.console, self, page=self._page())
-                    self.addresses["console"] = await links.start(serve)
-                self._running = True
-                task_status.started()
-                await self._left.wait()
-                self._running = False
-                links.cancel_scope.cancel()
-            services.cancel_scope.cancel()
-
-    async def drain(self) -> None:
-        """Leave in order: no new links, GoAway to everybody, wait or close, finish what was received; `run` returns."""
+        """Leave in order: no new links, GoAway to everybody, finish what was received, close the rest; `run` returns."""
         self._running = False
         await self._doors.close()
-        await self.hub.drain()
+        await self.hub.part()
+        await self._finish()
+        await self.hub.close_rest()
+        await self._finish()
+        self._left.set()
+
+    async def _finish(self) -> None:
+        """What clients were told is accepted becomes stored, and its answers reach whoever is still there."""
         with trio.move_on_after(LAST_ORDERS):
             await self.bus.drain()
             if self._logic is not None:
                 await self._logic.drain()
                 await self.bus.drain()
-        self._left.set()
 
     def _page(self) -> Callable[[int], BrowserPage] | None:
         """In development mode the console serves the chat page, whose origin may open WebSockets here."""

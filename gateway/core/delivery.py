@@ -32,11 +32,6 @@ class Delivery:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
 
-    @staticmethod
-    def shared(frame: bytes) -> SharedFrame:
-        """A frame whose seq each connection counts for itself."""
-        return SharedFrame(frame)
-
     def receive(self, subject: str, payload: bytes) -> None:
         """Handle one Downstream; one that is not valid is logged, counted and dropped."""
         metrics = self._hub.metrics

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 import trio
 
-from gateway._framing import Frame
+from gateway._framing import Frame, SharedFrame
 from gateway.core import dispatcher
 from gateway.core.connection import Connection
 from gateway.core.delivery import Delivery
@@ -30,6 +30,7 @@ from gateway.protocol.subjects import Subjects
 
 log = logging.getLogger("gateway.hub")
 
+LEAVING = "this node is leaving"
 RENEWAL = 30.0
 """Seconds between two renewals of every location; their TTL is 120."""
 RENEWAL_BATCH = 500
@@ -214,28 +215,29 @@ class Hub:
             for subscription in subscriptions:
                 subscription.close()
 
-    async def drain(self) -> None:
-        """Admit nobody, tell everybody to reconnect elsewhere, and return when they are gone or closed."""
+    async def part(self) -> None:
+        """Admit nobody, tell everybody to reconnect elsewhere, and wait for them as long as they were told to take."""
         self.admission.closed = True
-        self._emptied = trio.Event()
         drain = self._drain
         notice = GoAway(
             code=Code.GOING_AWAY,
-            message="this node is leaving",
+            message=LEAVING,
             reconnect_after_ms=int(drain.reconnect_after * 1000),
             jitter_ms=int(drain.jitter * 1000),
         )
         frame = encode(notice, timestamp=self.wall_ms())
         for connection in self.registry:
             if connection.session is not None:
-                connection.push(self.delivery.shared(frame))
+                connection.push(SharedFrame(frame))
             else:
-                connection.close(Code.GOING_AWAY, notice.message)
-        patience = min(drain.timeout, drain.reconnect_after + drain.jitter + LAST_CALL)
-        with trio.move_on_after(patience):
+                connection.close(Code.GOING_AWAY, LEAVING)
+        with trio.move_on_after(min(drain.timeout, drain.reconnect_after + drain.jitter + LAST_CALL)):
             await self._gone()
+
+    async def close_rest(self) -> None:
+        """Close whoever did not leave by themselves; each is told why."""
         for connection in self.registry:
-            connection.close(Code.GOING_AWAY, notice.message)
+            connection.close(Code.GOING_AWAY, LEAVING)
         with trio.move_on_after(LAST_CALL):
             await self._gone()
 

@@ -371,7 +371,8 @@ async def test_a_drain_tells_everybody_and_waits_for_them(autojump_clock: Clock)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(leave)
             start = trio.current_time()
-            await world.hub.drain()
+            await world.hub.part()
+            await world.hub.close_rest()
             assert trio.current_time() - start < 12
         said = await staying.closed()
         assert [type(each) for each in said] == [GoAway, Kick]
