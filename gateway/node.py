@@ -47,7 +47,76 @@ class Logic(Protocol):
         """Handle messages until cancelled."""
 
     async def drain(self) -> None:
-        """Leave in order: no new links, GoAway to everybody, finish what was received, close the rest; `run` returns."""
+        """Return when everything received has been answered."""
+
+
+class Node:
+    """One node of a gateway. Made by `open_node`; `run` it in a nursery, `drain` it to leave in order."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        bus: Bus,
+        locations: LocationStore,
+        authenticator: Authenticator,
+        logic: Callable[[Push], Logic] | None,
+        token_maker: Callable[[int], str] | None = None,
+    ) -> None:
+        self.config = config
+        self.bus = bus
+        self.locations = locations
+        subjects = Subjects()
+        self.hub = Hub(
+            HubSettings(
+                node_id=config.node_id,
+                region=config.region,
+                limits=config.limits,
+                heartbeat=config.heartbeat,
+                login=config.login,
+                drain=config.drain,
+            ),
+            bus=bus,
+            locations=locations,
+            authenticator=authenticator,
+        )
+        self.push = Push(bus, locations, subjects)
+        """`await node.push(user_id, message)`: to a user, wherever they are connected."""
+        self.addresses: dict[str, str] = {}
+        """Where this node listens once it runs: `tcp`, `websocket`, `console`, each `host:port`."""
+        self._logic = logic(self.push) if logic is not None else None
+        self._token_maker = token_maker
+        self._doors = Doors(config.tcp, config.websocket, self.hub)
+        self._left = trio.Event()
+        self._running = False
+
+    # -- life ----------------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until `drain` has finished or the task is cancelled; nothing is left behind either way.
+
+        Raises:
+            OSError: an address to listen on is taken or not ours.
+        """
+        async with trio.open_nursery() as services:
+            await services.start(self.bus.run)
+            if self._logic is not None:
+                await services.start(self._logic.run)
+            async with trio.open_nursery() as links:
+                await links.start(self.hub.run)
+                self.addresses.update(await links.start(self._doors.run))
+                if self.config.console.enabled:
+                    serve = partial(serve_console, self.config.console, self, page=self._page())
+                    self.addresses["console"] = await links.start(serve)
+                self._running = True
+                task_status.started()
+                await self._left.wait()
+                self._running = False
+                links.cancel_scope.cancel()
+            services.cancel_scope.cancel()
+
+    async def drain(self) -> None:
+        """Leave in order: no new links, GoAway to all, finish what was received, close the rest; `run` returns."""
         self._running = False
         await self._doors.close()
         await self.hub.part()
