@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import runpy
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,7 +27,7 @@ from gateway.client import (
 )
 from gateway.core.settings import DrainSettings, HeartbeatSettings, LimitSettings
 from gateway.logic.groups import create_group
-from gateway.node import STORE_FILE
+from gateway.logic.settings import STORE_FILE
 from gateway.protocol.codes import Code
 from gateway.protocol.types import AckStatus
 from tests.client.server import next_notice, take
@@ -201,7 +202,7 @@ async def test_a_node_that_restarts_loses_and_doubles_nothing(kind: LinkKind, ma
     drain = DrainSettings(timeout=3, reconnect_after=0.05, jitter=0.1)
     ports = {"port": 0}
     running: list[RunningNode] = []
-    count = 120
+    count = 60
 
     async def nodes() -> None:
         for _ in range(3):
@@ -251,3 +252,15 @@ async def test_a_node_that_restarts_loses_and_doubles_nothing(kind: LinkKind, ma
             finished.set()
     expected = [f"{number}" for number in range(count)]
     assert got == {ANNA: expected, BO: expected}
+
+
+async def test_the_example_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    example = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "chat_client.py"))
+    async with open_running(tmp_path) as node, user(node, ANNA) as anna, trio.open_nursery() as nursery:
+        nursery.start_soon(example["main"], node.url, ANNA, node.token(2001))
+        assert texts(await take(anna, 1)) == ["hello, say something"]
+        await anna.send("hej", to_user=2001)
+        assert texts(await take(anna, 1)) == ["you said: hej"]
+        await receipt(anna, AckStatus.READ)
+        nursery.cancel_scope.cancel()
+    assert "online" in capsys.readouterr().out
