@@ -51,6 +51,11 @@ cdef class SharedFrame:
         if where == 0:
             frame = rebuilt(self._type, &parts)
             where = 24
+            # It may be shorter than what came (bytes that nothing pointed at are gone), and its budget with it.
+            start = inside(frame) + HEADER_BYTES
+            code = check_body(start, <uint32_t>(PyBytes_GET_SIZE(frame) - HEADER_BYTES), self._type, &parts)
+            if code:
+                raise refusal(code, self._type, parts.verdict)
         self._data = frame
         self._slot = HEADER_BYTES + where
 

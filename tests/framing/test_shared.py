@@ -19,7 +19,7 @@ from gateway._framing import (
     join_frames,
     parse_frame,
 )
-from tests.framing import writer
+from tests.framing import bombs, writer
 from tests.framing.strategies import packets, uint64
 
 
@@ -144,3 +144,12 @@ def test_a_prefix_that_changes_the_list_changes_nothing() -> None:
         return b"p"
 
     assert join_frames(items, 1, prefix) == (b"ponetwo", 1)
+
+
+def test_a_frame_that_is_within_its_budget_only_by_its_padding_cannot_be_rebuilt() -> None:
+    """Found by fuzzing: without the bytes that nothing points at, its readers would refuse it."""
+    msg_type, body = bombs.shared_table(100, b"")
+    padded = body + bytes(len(body))
+    assert parse_frame(msg_type, padded).seq == 0
+    with pytest.raises(FrameError, match="budget"):
+        SharedFrame(encode_frame(msg_type, padded))

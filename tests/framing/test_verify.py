@@ -159,3 +159,17 @@ def test_a_vector_of_tables_looks_at_each() -> None:
     good = writer.table("SyncResponse", {"messages": [{"msg_id": "a"}, {"content": "bee"}]})
     assert outcome(21, sync_ack(good)) == (0, "")
     assert outcome(21, sync_ack(good.replace(b"bee", b"\xffee"))) == (4000, reference.UTF8)
+
+
+@pytest.mark.parametrize(
+    ("start", "count", "reason"),
+    [(4, 2, ""), (4, 5, reference.BOUNDS), (4, 2**32 - 1, reference.BOUNDS), (5, 1, reference.ALIGNMENT)],
+)
+def test_a_vector_of_texts_lies_within_the_buffer(start: int, count: int, reason: str) -> None:
+    """A GoAway by hand: endpoints, its fifth field, at 8, a vtable at 12..26, and the vector at 28 (or one beside)."""
+    tail = b"\0\0" + u32(count) + u32(8) + u32(4) + u32(0) + u32(0)  # the two last are one empty text
+    payload = writer.raw_table([None] * 4 + [u32(16 + start)], tail)
+    body = writer.table("Packet", {"msg_type": 5, "payload": payload})
+    assert outcome(5, body) == reference.verdict(5, body)
+    if reason:
+        assert outcome(5, body) == (4000, reason)
