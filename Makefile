@@ -7,7 +7,7 @@ SOURCES := $(wildcard gateway/_*.pyx gateway/_*.pxi gateway/_*.pxd) setup.py
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: $(VENV)/built ## set everything up and run the node with embedded defaults
@@ -44,6 +44,19 @@ $(VENV)/built: $(VENV)/installed $(SOURCES)
 $(VENV)/dev: $(VENV)/built requirements/dev.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements/dev.txt
 	@touch $@
+
+.PHONY: extras
+extras: ## what needs more than PyPI: the C++ oracle, Autobahn, Chromium; each says loudly when it is skipped
+
+.PHONY: extras-fetch
+extras-fetch: ## fetch what the extras need (Debian, as root)
+
+.PHONY: generated
+generated: ## generated files are what their sources say
+
+.PHONY: bench
+bench: $(VENV)/dev ## every benchmark in its short form; docs/benchmarks.md says how to read them
+	for each in framing echo websocket fanout memory logic; do $(BIN)/python -m benchmarks.$$each --quick || exit 1; done
 
 include $(wildcard make/*.mk)
 
