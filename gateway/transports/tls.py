@@ -17,7 +17,7 @@ from gateway.transports.tcp import TcpLink, reason_of
 
 RECORD: Final = 16_384
 """The most plaintext that fits one TLS record."""
-READ: Final = 17_408
+SHARE: Final = 17_408
 """Bytes taken per readiness: one whole record. OpenSSL's memory buffers never shrink: a link may retain this much."""
 HANDSHAKE: Final = 32_768
 """Bytes a client may need for its handshake; a hello with post-quantum shares has under 3,000."""
@@ -81,7 +81,7 @@ class TlsLink(TcpLink):
     __slots__ = ("_incoming", "_outgoing", "_server", "_tls")
 
     def __init__(self, reactor: Reactor, sock: socket.socket, address: str, server: TlsServer) -> None:
-        super().__init__(reactor, sock, address)
+        super().__init__(reactor, sock, address, share=SHARE, layered=True)
         self._server = server
         self._tls: ssl.SSLObject | None = None
         self._incoming: ssl.MemoryBIO | None = None
@@ -94,14 +94,17 @@ class TlsLink(TcpLink):
             received += len(data)
             async with self._server.turn:
                 up = self._shake_hands(data)
-            if self._rest is not None:
+            if self.unsent:
                 await self.flush()
             if up:
                 break
             if received > HANDSHAKE:
                 raise LinkClosed("TLS: the handshake is too long")
         self._start()
-        self._unwrap()
+        try:
+            self._unwrap()
+        except Exception:
+            self.fault()
 
     def send(self, data: bytes) -> bool:
         tls, outgoing = self._tls, self._outgoing
@@ -121,7 +124,7 @@ class TlsLink(TcpLink):
             # The session is broken, which reading will find too: nothing may leave in the clear.
             self._tls = None
             with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
+                self.shutdown(both=True)
             return True
 
     async def say_goodbye(self, code: int, reason: str) -> None:
@@ -142,14 +145,13 @@ class TlsLink(TcpLink):
         while True:
             await self._wait(trio.lowlevel.wait_readable)
             try:
-                data = self._socket.recv(READ)
-            except BlockingIOError:
-                continue
+                data = self.receive()
             except OSError as error:
                 raise LinkClosed(reason_of(error)) from None
-            if not data:
+            if data:
+                return data
+            if data is not None:
                 raise LinkClosed("end of file")
-            return data
 
     def _shake_hands(self, data: bytes) -> bool:
         """One step of the handshake; True when it is done.
@@ -157,7 +159,7 @@ class TlsLink(TcpLink):
         Raises:
             LinkClosed: refused; the peer got an alert.
         """
-        if self._fd < 0:
+        if self.fd < 0:
             raise LinkClosed("closed")
         if self._tls is None:
             self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -174,21 +176,11 @@ class TlsLink(TcpLink):
             self._send_control()
         return True
 
-    def _readable(self) -> None:
-        incoming = self._incoming
-        try:
-            data = self._socket.recv(READ)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._lost(reason_of(error))
-            return
-        if data and incoming is not None:
-            incoming.write(data)
+    def received(self, data: bytes) -> None:
+        """Called for every chunk that arrives."""
+        if self._incoming is not None:
+            self._incoming.write(data)
             self._unwrap()
-        else:
-            # Without close_notify too: frames delimit themselves, so a cut stream cannot pass for a whole one.
-            self._lost("end of file")
 
     def _unwrap(self) -> None:
         """Feed what came in, all of it at once."""
@@ -215,14 +207,11 @@ class TlsLink(TcpLink):
             self._send_control()
             if self.unsent > UNREAD:
                 end = "TLS: answers are not being read"
-        if plain and self._receiver is not None:
-            try:
-                self._receiver.feed(0, b"".join([*parts, plain]) if parts else plain)
-            except Exception:
-                self._fault()
-        if end and self._fd >= 0:
+        if plain and self.receiver is not None:
+            self.receiver.feed(0, b"".join([*parts, plain]) if parts else plain)
+        if end and self.fd >= 0:
             self._say_close_notify()
-            self._lost(end)
+            self.lost(end)
 
     def _send_control(self) -> None:
         """Handshake messages, alerts and key updates."""

@@ -94,7 +94,6 @@ class Pair:
     reactor: Reactor
     link: TcpLink
     ear: Ear
-    sock: socket.socket
     peer: trio.SocketStream
     tls: Certificates | None
 
@@ -147,7 +146,7 @@ async def open_pair(tls: Certificates | None = None) -> AsyncIterator[Pair]:
         link.attach(ear)
         peer = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
         try:
-            yield Pair(reactor, link, ear, ours, peer, tls)
+            yield Pair(reactor, link, ear, peer, tls)
         finally:
             link.abort()
             await trio.aclose_forcefully(peer)

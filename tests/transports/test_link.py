@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import socket
 
 import pytest
 import trio
@@ -137,7 +136,7 @@ async def test_the_peer_ends(pair: Pair) -> None:
     await peer.aclose()
     await pair.ear.until_told("lost")
     assert pair.ear.heard == b"bye"
-    assert pair.sock.fileno() == -1, "freed before it is told"
+    assert pair.link.fd == -1, "freed before it is told"
     assert descriptors() == before - 2
     assert pair.link.send(b"late"), "dropped"
     assert pair.link.unsent == 0
@@ -164,7 +163,7 @@ async def test_the_peer_resets(pair: Pair) -> None:
     reset(pair.peer.socket)
     reason = await pair.ear.until_told("lost")
     assert reason == "Connection reset by peer"
-    assert pair.sock.fileno() == -1
+    assert pair.link.fd == -1
 
 
 async def test_the_peer_resets_while_paused(pair: Pair) -> None:
@@ -189,7 +188,7 @@ async def test_send_on_a_dead_socket_is_no_error(plain_pair: Pair) -> None:
     """Before the reactor has had its turn to tell."""
     await plain_pair.up()
     plain_pair.link.pause()
-    plain_pair.sock.shutdown(socket.SHUT_WR)
+    plain_pair.link.shutdown()
     assert not plain_pair.link.send(b"data")
     with trio.fail_after(PATIENCE), pytest.raises(LinkClosed, match="Broken pipe"):
         await plain_pair.link.flush()
@@ -224,7 +223,7 @@ async def test_abort_from_within_feed(pair: Pair) -> None:
     peer = await pair.up()
     pair.ear.on_feed = lambda _data: pair.link.abort()
     await peer.send_all(b"x" * 50_000)
-    await pair.ear.until(lambda: pair.sock.fileno() == -1)
+    await pair.ear.until(lambda: pair.link.fd == -1)
     await trio.testing.wait_all_tasks_blocked()
     assert not pair.ear.told
 
@@ -292,7 +291,7 @@ async def test_goodbye_to_a_peer_that_never_reads_is_cut_by_the_caller(pair: Pai
         await pair.link.say_goodbye(4303, "slow")
     assert scope.cancelled_caught
     pair.link.abort()
-    assert pair.sock.fileno() == -1
+    assert pair.link.fd == -1
 
 
 async def test_abort_ends_a_goodbye(pair: Pair) -> None:
@@ -331,7 +330,7 @@ async def test_45_cancelled_anywhere_leaves_nothing(encrypted: bool, tls: Certif
                         await link.say_goodbye(4400, "")
                     finally:
                         link.abort()
-                assert ours.fileno() == -1
+                assert link.fd == -1
                 nursery.cancel_scope.cancel()
             await trio.aclose_forcefully(peer)
         assert reactor.statistics().registered == 0

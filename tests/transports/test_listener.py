@@ -127,7 +127,8 @@ async def test_serves_with_the_peers_address_and_without_delay() -> None:
         link = host.links[0]
         assert isinstance(link, TcpLink)
         assert link.address == "127.0.0.1"
-        assert link._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        with socket.socket(fileno=os.dup(link.fd)) as sock:
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert made.accepted == 1
 
 
