@@ -3,6 +3,8 @@
 Knows bytes and nothing else: no socket, no clock, no HTTP, no other module of this package.
 """
 
+from typing import Any
+
 class ServerCodec:
     """What one client sends, frame by frame, out of arbitrary chunks.
 
@@ -47,6 +49,21 @@ class ServerCodec:
         """Take the Pong frames owed, in order, as one buffer."""
     def close(self) -> None:
         """Our own Close was sent: drop everything from now on but the peer's Close."""
+
+class Intake:
+    """The receiving half of a link, without a Python frame on the hot way: unmasks, and hands payload to `receiver`.
+
+    To be subclassed: `arrived` gets what comes while there is no codec (the upgrade), `attend` what comes with
+    `codec.attention` set.
+    """
+
+    codec: ServerCodec | None
+    receiver: Any
+    """Whose `feed(lane, payload)` is called; must be set when `codec` is."""
+
+    def feed(self, lane: int, data: bytes) -> None: ...
+    def arrived(self, data: bytes) -> None: ...
+    def attend(self, codec: ServerCodec, payload: bytes) -> None: ...
 
 def server_header(length: int, opcode: int = 2) -> bytes:
     """The header of one whole frame with `length` bytes of payload: 2, 4 or 10 bytes.

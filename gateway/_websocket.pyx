@@ -203,7 +203,9 @@ cdef class ServerCodec:
                 size += len(part)
         return size
 
-    def feed(self, bytes data not None):
+    cpdef bytes feed(self, bytes data):
+        if data is None:
+            raise TypeError("bytes, not None")
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         cdef const uint8_t *source = <const uint8_t *> PyBytes_AS_STRING(data)
         cdef uint32_t key
@@ -421,3 +423,22 @@ cdef class ServerCodec:
     cdef Py_ssize_t refuse(self, int code, str reason):
         self.fail(code, reason)
         return -1
+
+
+cdef class Intake:
+    """The hot way up of a link: from chunk to receiver without a Python frame. See the stub."""
+
+    cdef public ServerCodec codec
+    cdef public object receiver
+
+    def feed(self, lane, bytes data not None):
+        cdef ServerCodec codec = self.codec
+        cdef bytes payload
+        if codec is None:
+            self.arrived(data)
+            return
+        payload = codec.feed(data)
+        if codec.attention:
+            self.attend(codec, payload)
+        elif PyBytes_GET_SIZE(payload):
+            self.receiver.feed(lane, payload)

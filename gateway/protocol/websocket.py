@@ -5,11 +5,12 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
-from gateway._websocket import ServerCodec, close_frame, pong_frame, server_header
+from gateway._websocket import Intake, ServerCodec, close_frame, pong_frame, server_header
 
 __all__ = [
     "SUBPROTOCOL",
     "CloseCode",
+    "Intake",
     "Opcode",
     "ServerCodec",
     "close_frame",

@@ -13,7 +13,7 @@ import trio
 
 from gateway.core.link import Link, LinkClosed, Receiver
 from gateway.protocol.codes import Code
-from gateway.protocol.websocket import ServerCodec, close_frame, close_frame_for, server_header
+from gateway.protocol.websocket import Intake, ServerCodec, close_frame, close_frame_for, server_header
 from gateway.transports.settings_websocket import WebSocketSettings
 from gateway.transports.upgrade import Accepted, Refused, Upgrade, UpgradeRules
 
@@ -46,7 +46,7 @@ class WebSocketTerms:
         )
 
 
-class WebSocketLink:
+class WebSocketLink(Intake):
     """A byte stream of frames in binary WebSocket messages. What arrives is passed on as it comes, never gathered.
 
     Told to the receiver beyond `feed`: `close(0)` when the peer said Close (its Close is answered by
@@ -55,10 +55,8 @@ class WebSocketLink:
 
     __slots__ = (
         "_below",
-        "_codec",
         "_opening",
         "_parted",
-        "_receiver",
         "_refilled_at",
         "_terms",
         "address",
@@ -75,8 +73,8 @@ class WebSocketLink:
         self.send = below.send
         self._below = below
         self._terms = terms
-        self._receiver: Receiver | None = None
-        self._codec: ServerCodec | None = None
+        self.receiver: Receiver | None = None
+        self.codec: ServerCodec | None = None
         self._opening: _Opening | None = _Opening(Upgrade(terms.rules, below.address))
         self._refilled_at = 0.0
         self._parted: trio.Event | None = None
@@ -85,7 +83,7 @@ class WebSocketLink:
 
     def attach(self, receiver: Receiver) -> None:
         """Say who is told."""
-        self._receiver = receiver
+        self.receiver = receiver
         self._below.attach(self)
 
     async def open(self) -> None:
@@ -111,7 +109,7 @@ class WebSocketLink:
         if not self._below.send(verdict.response):
             await self._below.flush()
         # Nothing waits from here on: what came early is handled, then the caller goes on, then the next bytes come.
-        self._codec = self._terms.codec()
+        self.codec = self._terms.codec()
         self._refilled_at = trio.current_time()
         self._opening = None
         early = b"".join(opening.early)
@@ -139,7 +137,7 @@ class WebSocketLink:
 
     async def say_goodbye(self, code: int, reason: str) -> None:
         """Send our Close, or answer the peer's, and wait until the peer has closed too."""
-        codec = self._codec
+        codec = self.codec
         with suppress(LinkClosed):
             if codec is not None:
                 answered = codec.ended
@@ -157,26 +155,14 @@ class WebSocketLink:
     def abort(self) -> None:
         """Free the descriptor at once."""
         self._below.abort()
-        self._receiver = self._codec = None
+        self.receiver = self.codec = None
 
-    # -- as a Receiver -------------------------------------------------------------------------------------
-
-    def feed(self, lane: int, data: bytes) -> None:
-        """Bytes from below."""
-        codec = self._codec
-        if codec is None:
-            self._arrived(data)
-            return
-        payload = codec.feed(data)
-        if codec.attention:
-            self._attend(codec, payload)
-        elif payload:
-            self._receiver.feed(lane, payload)  # type: ignore[union-attr]  # attached before anything is read
+    # -- as a Receiver: `feed` is Intake's ----------------------------------------------------------------------
 
     def close(self, code: int, reason: str = "") -> None:
         """What is below wants to end."""
-        if self._receiver is not None:
-            self._receiver.close(code, reason)
+        if self.receiver is not None:
+            self.receiver.close(code, reason)
 
     def lost(self, reason: str = "") -> None:
         """What is below has ended."""
@@ -186,10 +172,10 @@ class WebSocketLink:
             return
         if self._parted is not None:
             self._parted.set()
-        if self._receiver is not None:
-            self._receiver.lost(reason)
+        if self.receiver is not None:
+            self.receiver.lost(reason)
 
-    def _arrived(self, data: bytes) -> None:
+    def arrived(self, data: bytes) -> None:
         """Bytes before the upgrade is done."""
         opening = self._opening
         if opening is None or isinstance(opening.verdict, Refused):
@@ -203,7 +189,7 @@ class WebSocketLink:
                 opening.early.append(opening.verdict.rest)
             opening.decided.set()
 
-    def _attend(self, codec: ServerCodec, payload: bytes) -> None:
+    def attend(self, codec: ServerCodec, payload: bytes) -> None:
         """More than payload came: answer pings, hand up what there is, then act on the end."""
         self._refill(codec)
         answers = codec.answers()
@@ -213,7 +199,7 @@ class WebSocketLink:
             if codec.ended:
                 self._parted.set()
             return
-        receiver = self._receiver
+        receiver = self.receiver
         if receiver is None:
             return
         if payload:
@@ -233,8 +219,8 @@ class WebSocketLink:
         if unsent > PONG_ROOM or self._below.send(pongs) or unsent:
             return
         # Nobody flushes what the core did not send.
-        if self._receiver is not None:
-            self._receiver.close(Code.SLOW_CONSUMER, "pongs are not being read")
+        if self.receiver is not None:
+            self.receiver.close(Code.SLOW_CONSUMER, "pongs are not being read")
 
     def _refill(self, codec: ServerCodec) -> None:
         """Give credit for the time since the last control frame."""
