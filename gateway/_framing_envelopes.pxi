@@ -13,7 +13,7 @@ cdef const uint8_t *check_envelope(bytes data, const Shape *shape) except NULL:
     at.budget = &budget
     verdict = check_root(&at, shape, 1, &root)
     if verdict != FINE:
-        raise FrameError(MALFORMED, f"malformed {shape.name.decode()}: {REASONS[<int>verdict]}")
+        raise FrameError(MALFORMED, f"malformed {shape.name.decode()}: {_REASONS[<int>verdict]}")
     return at.base + root
 
 

@@ -265,7 +265,7 @@ cdef object refusal(int code, uint16_t msg_type, Verdict verdict):
         return FrameError(code, f"frame type {msg_type} is not known")
     if code == MISMATCH:
         return FrameError(code, f"the packet's msg_type is not the header's {msg_type}")
-    return FrameError(code, f"malformed frame of type {msg_type}: {REASONS[<int>verdict]}")
+    return FrameError(code, f"malformed frame of type {msg_type}: {_REASONS[<int>verdict]}")
 
 
 def parse_frame(uint16_t msg_type, bytes body not None):

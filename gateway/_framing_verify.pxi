@@ -67,7 +67,7 @@ cdef enum:
     SMALLEST = 12  # a root offset, a table's vtable offset and a vtable's two head entries, as in the reference
     WORK = 4  # visited bytes allowed per received byte (protocol section 2)
 
-# Why a body is refused, most general first. REASONS has the words, in this order.
+# Why a body is refused, most general first. _REASONS has the words, in this order.
 cdef enum Verdict:
     FINE = 0
     OUT_OF_BOUNDS
@@ -81,7 +81,7 @@ cdef enum Verdict:
     NO_PAYLOAD
     NO_BODY
 
-REASONS = (
+_REASONS = (
     "fine",
     "a value lies outside the buffer",
     "a value is not aligned",
