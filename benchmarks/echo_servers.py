@@ -60,8 +60,7 @@ def link() -> None:
             self.link = link
 
         def feed(self, lane: int, data: bytes) -> None:
-            if not self.link.send(data):
-                raise RuntimeError("the load does not read")
+            self.link.send(data)  # False only when the load has gone: it reads what it is owed
 
         def close(self, code: int, reason: str = "") -> None:
             raise RuntimeError(f"{code} {reason}")
