@@ -223,5 +223,11 @@ async def open_node(
             locations=used_locations,
             authenticator=authenticator or open_authenticator(config.auth, config.data_dir),
             logic=logic,
-            token_maker=partial(issue_token, development_key(config.data_dir)) if own_keys else None,
+            token_maker=_token_maker(config) if own_keys else None,
         )
+
+
+def _token_maker(config: Config) -> Callable[[int], str]:
+    """In development mode: tokens that this node accepts."""
+    key = development_key(config.data_dir)
+    return partial(issue_token, key, issuer=config.auth.issuer, audience=config.auth.audience)
