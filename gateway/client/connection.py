@@ -29,6 +29,8 @@ LIMIT_BEFORE_LOGIN = 65_536
 """Largest body accepted before the server has said who it is."""
 LONGEST_LEAVE = 3600.0
 """Seconds: a GoAway that asks for more patience than this gets this much."""
+TOLD_FOR = 10.0
+"""Seconds for which an Error counts as the reason of a close: the server closes within two, if it does."""
 SIGNAL_BOUND = 65_536
 """Bytes of control frames that may wait before a Signal is dropped."""
 GAP_PATIENCE = 0.05
@@ -87,6 +89,7 @@ class Connection:
         self._endpoints: tuple[str, ...] = ()
         self._finishing = False
         self._told = (0, "", 0.0)
+        self._told_until = 0.0
         self._ending: Ending | None = None
         self._scope: trio.CancelScope | None = None
         self.to_write = Bell()
@@ -193,6 +196,8 @@ class Connection:
                 return
             if self._leave_at and now >= self._leave_at:
                 self.finish()
+                await trio.sleep(self._settings.close_timeout)
+                self.end(0, "left without having written everything")
                 return
             due = min(beat_at, resend_at, self._leave_at or beat_at)
             if self.heartbeat[0]:
@@ -333,6 +338,7 @@ class Connection:
     def tell(self, code: int, reason: str, retry_after: float = 0.0) -> None:
         """The server said why it is about to close."""
         self._told = (code, reason, retry_after)
+        self._told_until = max(self._leave_at, trio.current_time()) + TOLD_FOR
 
     # -- the way out ---------------------------------------------------------------------------------------
 
@@ -345,10 +351,11 @@ class Connection:
         """It is over; what the server told before is the better reason. The first call counts."""
         if self._ending is not None:
             return
-        told_code, told_reason, retry_after = self._told
+        now = trio.current_time()
+        told_code, told_reason, retry_after = self._told if now < self._told_until else (0, "", 0.0)
         if told_code and not code:
             code, reason = told_code, told_reason
-        online_for = trio.current_time() - self._online_at if self._online.is_set() else -1.0
+        online_for = now - self._online_at if self._online.is_set() else -1.0
         self._ending = Ending(
             code=code,
             reason=reason,

@@ -408,29 +408,31 @@ async def test_any_frame_is_a_sign_of_life(autojump_clock: MockClock) -> None:
         nursery.cancel_scope.cancel()
 
 
+class Stuck:
+    """A link that takes the login and nothing else, and says `words` one after the other."""
+
+    def __init__(self, *words: bytes) -> None:
+        self.words = [encode(AuthResponse(user_id=1), seq=1), *words]
+        self.taken = 0
+        self.closed = False
+
+    async def send_all(self, data: bytes) -> None:
+        self.taken += 1
+        if self.taken > 1:
+            await trio.sleep_forever()
+
+    async def receive_some(self) -> bytes:
+        if not self.words:
+            await trio.sleep_forever()
+        return self.words.pop(0)
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await trio.lowlevel.checkpoint()
+
+
 async def test_a_server_that_reads_nothing_is_dead_too(autojump_clock: MockClock) -> None:
     """The writer waits for ever; the heartbeat that it cannot write is not answered."""
-
-    class Stuck:
-        async def send_all(self, data: bytes) -> None:
-            if not self.logged_in:
-                self.logged_in = True
-                return
-            await trio.sleep_forever()
-
-        async def receive_some(self) -> bytes:
-            if not self.answered:
-                self.answered = True
-                return encode(AuthResponse(user_id=1), seq=1)
-            await trio.sleep_forever()
-            raise AssertionError
-
-        async def aclose(self) -> None:
-            self.closed = True
-            await trio.lowlevel.checkpoint()
-
-        logged_in = answered = closed = False
-
     opened: list[Stuck] = []
 
     async def dial(endpoint: object, nursery: object) -> Stuck:
@@ -441,6 +443,31 @@ async def test_a_server_that_reads_nothing_is_dead_too(autojump_clock: MockClock
     async with connect(URL, token="t", device_id="d", dial=dial) as client:
         await states(client, "online", "waiting")
         assert opened[0].closed
+
+
+async def test_a_server_that_reads_nothing_is_left_on_goaway(autojump_clock: MockClock) -> None:
+    opened: list[Stuck] = []
+
+    async def dial(endpoint: object, nursery: object) -> Stuck:
+        await trio.lowlevel.checkpoint()
+        opened.append(Stuck(encode(GoAway(reconnect_after_ms=1000))))
+        return opened[-1]
+
+    async with connect(URL, token="t", device_id="d", dial=dial) as client:
+        await client.send("x", to_user=1, wait=None)
+        await states(client, "leaving", "waiting")
+        assert trio.current_time() == pytest.approx(3, abs=0.1)
+        assert opened[0].closed
+    assert trio.current_time() < 10
+
+
+async def test_an_old_error_is_not_the_reason_of_a_later_loss(autojump_clock: MockClock) -> None:
+    async with online(Server()) as (client, link):
+        await link.send(ErrorMessage(code=Code.RATE_LIMITED, message="slow", retry_after_ms=20_000))
+        await trio.sleep(11)
+        link.cut()
+        (waiting,) = await states(client, "waiting")
+        assert (waiting.code, waiting.reason) == (0, "connection lost")
 
 
 # -- GoAway ------------------------------------------------------------------------------------------------
