@@ -192,7 +192,7 @@ async def test_nobody_there(scheme: str) -> None:
         port = taken.getsockname()[1]
         with trio.fail_after(10), pytest.raises(Unreachable, match=f"127.0.0.1:{port}: Connection refused"):
             async with connect(
-                f"{scheme}://127.0.0.1:{port}", token="t", device_id="d", settings=ClientSettings(start_timeout=0.1)
+                f"{scheme}://127.0.0.1:{port}", token="t", device_id="d", settings=ClientSettings(start_timeout=1)
             ):
                 pass
 
@@ -276,7 +276,7 @@ async def test_a_text_message_ends_the_link() -> None:
     async with listening_websocket(serve) as port:
         with trio.fail_after(10), pytest.raises(Unreachable, match="text message"):
             async with connect(
-                f"ws://127.0.0.1:{port}/ws", token="t", device_id="d", settings=ClientSettings(start_timeout=0.2)
+                f"ws://127.0.0.1:{port}/ws", token="t", device_id="d", settings=ClientSettings(start_timeout=1)
             ):
                 pass
 
