@@ -1,0 +1,340 @@
+"""The bus of a cluster: a Bus (`gateway.core.ports`) on NATS, its Trio side. docs/cluster.md says what it keeps.
+
+Bounds, validation and handlers live here; clients, reconnecting and confirmation are the carrier's
+(`nats_carrier.py`), on the asyncio thread. Between the two are deques and one wake-up per batch each way.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import Final
+
+import msgspec
+import trio
+
+from gateway.backends.asyncio_thread import AsyncioThread
+from gateway.backends.nats_carrier import Carrier
+from gateway.backends.settings_nats import NatsSettings
+from gateway.backends.subjects import checked_pattern, checked_subject
+from gateway.core.ports import BusHandler, Subscription
+
+log = logging.getLogger("gateway.bus")
+
+KNOWN: Final = 4096
+"""Subjects remembered as valid; past it all are checked anew, so that strangers' ids cost no memory."""
+SLICE: Final = 128
+"""Payloads handed to handlers until other tasks have their turn."""
+LOG_INTERVAL: Final = 1.0
+"""Seconds between two log lines about one failing handler, or about payloads dropped on arrival."""
+
+
+class NatsBusStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What a NatsBus has done and holds."""
+
+    published: int
+    """Payloads taken; each of them is confirmed, held, dropped, or was held when `run` ended."""
+    refused: int
+    """Payloads that `publish` said no to."""
+    confirmed: int
+    """Payloads that the server has."""
+    dropped: int
+    """Payloads taken that no server wanted: over its own limit."""
+    received: int
+    """Payloads that arrived."""
+    overrun: int
+    """Payloads dropped on arrival, because as many waited for handlers as may."""
+    handed_on: int
+    failures: int
+    """Exceptions out of handlers."""
+    held_messages: int
+    """Payloads taken and not yet confirmed; what the bound counts."""
+    held_bytes: int
+    waiting_messages: int
+    """Payloads that arrived and wait for their handlers."""
+    waiting_bytes: int
+    subscriptions: int
+    connections: int
+    """Clients that were connected, one after another."""
+    round_trip: float
+    """Seconds of the last PING."""
+
+
+class _Subscription:
+    """Made and closed on the Trio side; `arrived` is called on the asyncio thread."""
+
+    __slots__ = ("bus", "failures", "handler", "logged_at", "open", "queue", "subject")
+
+    def __init__(self, bus: NatsBus, subject: str, handler: BusHandler, queue: str) -> None:
+        self.bus = bus
+        self.subject = subject
+        self.handler = handler
+        self.queue = queue
+        self.open = True
+        self.failures = 0
+        self.logged_at = float("-inf")
+
+    def close(self) -> None:
+        if self.open:
+            self.open = False
+            self.bus._forget(self)
+
+    def arrived(self, subject: str, payload: bytes) -> None:
+        self.bus._arrived(self, subject, payload)
+
+
+class NatsBus:
+    """A Bus on NATS. Away from its server it keeps what is published, up to the bound, and sends it on return."""
+
+    def __init__(
+        self,
+        settings: NatsSettings,
+        thread: AsyncioThread,
+        *,
+        name: str = "gateway",
+        max_messages: int = 65_536,
+        max_bytes: int = 67_108_864,
+        max_payload: int = 1_048_576,
+    ) -> None:
+        """
+        Args:
+            settings: servers, credentials, TLS, patience.
+            thread: entered for as long as `run` runs.
+            name: what NATS shows for this connection.
+            max_messages: payloads that may be on their way to the server, unconfirmed ones among them; one more is
+                refused. The same number may wait for their handlers; one more is dropped and counted.
+            max_bytes: bytes of payloads, likewise.
+            max_payload: largest single payload in bytes; the server's own limit counts too, once it is known.
+        """
+        self._settings = settings
+        self._thread = thread
+        self._name = name
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self._own_max_payload = self._max_payload = max_payload
+        self._known: set[str] = set()
+        self._subscriptions: dict[_Subscription, None] = {}
+        self._carrier: Carrier | None = None
+        self._connected = trio.Event()
+        self._healthy = False
+        self._progress = trio.Event()
+        self._bell = trio.Event()
+        self._inbound: deque[tuple[_Subscription, str, bytes]] = deque()
+        self._woken = False
+        # Each number is written by one thread only; the other one reads.
+        self._published = self._refused = self._confirmed = self._dropped = self._connections = 0
+        self._held_messages = self._held_bytes = 0
+        self._handed_on = self._handed_bytes = self._failures = 0
+        self._received = self._received_bytes = self._overrun = 0  # these three: the asyncio thread
+        self._overrun_seen = 0
+        self._overrun_logged_at = float("-inf")
+
+    # -- life ----------------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Carry payloads until cancelled; what is held then is forgotten. May run again afterwards.
+
+        Does not wait for the first connection: until then `healthy` is False.
+
+        Raises:
+            AsyncioThreadClosed: the thread has ended.
+        """
+        if self._carrier is not None:
+            raise RuntimeError("this bus is already running")
+        self._carrier = carrier = Carrier(self._settings, self._name, self._thread, self)
+        carrier.changes.extend(self._subscriptions)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._thread.run, carrier.serve)
+                nursery.start_soon(self._hand_on)
+                task_status.started()
+        finally:
+            self._carrier = None
+            self.lost("the bus has ended")
+            self._held_messages = self._held_bytes = 0
+            self._handed_on += len(self._inbound)
+            self._handed_bytes = self._received_bytes
+            self._inbound.clear()
+            self._progress.set()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether payloads flow to and from a server now."""
+        return self._healthy
+
+    async def wait_healthy(self) -> None:
+        """Return once connected, with all subscriptions in force. The caller holds a deadline."""
+        while not self._healthy:
+            await self._connected.wait()
+
+    def statistics(self) -> NatsBusStatistics:
+        """Counters since the start, and what is held now."""
+        return NatsBusStatistics(
+            published=self._published,
+            refused=self._refused,
+            confirmed=self._confirmed,
+            dropped=self._dropped,
+            received=self._received,
+            overrun=self._overrun,
+            handed_on=self._handed_on,
+            failures=self._failures,
+            held_messages=self._held_messages,
+            held_bytes=self._held_bytes,
+            waiting_messages=self._received - self._handed_on,
+            waiting_bytes=self._received_bytes - self._handed_bytes,
+            subscriptions=len(self._subscriptions),
+            connections=self._connections,
+            round_trip=self._carrier.round_trip if self._carrier is not None else 0.0,
+        )
+
+    # -- out -----------------------------------------------------------------------------------------------
+
+    def publish(self, subject: str, payload: bytes) -> bool:
+        """Queue `payload`; False when the bound is reached or `run` is not running. Away from the server it is kept.
+
+        Raises:
+            ValueError: no subject, or more bytes than the server takes.
+        """
+        if subject not in self._known:
+            checked_subject(subject)
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            self._known.add(subject)
+        size = len(payload)
+        if size > self._max_payload:
+            raise ValueError(f"a payload of {size} bytes; at most {self._max_payload}")
+        carrier = self._carrier
+        if carrier is None or self._held_messages >= self._max_messages or self._held_bytes + size > self._max_bytes:
+            self._refused += 1
+            return False
+        self._held_messages += 1
+        self._held_bytes += size
+        self._published += 1
+        carrier.waiting.append((subject, payload))
+        carrier.notify()
+        return True
+
+    async def drain(self) -> None:
+        """Return when everything published before is confirmed by the server, and what had arrived here by then has
+        been handed on. While the server is away that takes as long as it does: the caller holds a deadline."""
+        await trio.lowlevel.checkpoint()
+        goal = self._published
+        carrier = self._carrier
+        while self._carrier is carrier is not None and self._published - self._held_messages < goal:
+            await self._wait_progress()
+        arrived = self._received
+        while self._carrier is carrier is not None and self._handed_on < arrived:
+            await self._wait_progress()
+
+    async def _wait_progress(self) -> None:
+        if self._progress.is_set():
+            self._progress = trio.Event()
+        await self._progress.wait()
+
+    # -- what the carrier tells us, on the Trio side -------------------------------------------------------
+
+    def connected(self, server: str, max_payload: int) -> None:
+        """Payloads flow."""
+        self._healthy = True
+        self._connections += 1
+        self._max_payload = min(self._own_max_payload, max_payload)
+        self._connected.set()
+
+    def lost(self, reason: str) -> None:
+        """Payloads are kept until they flow again."""
+        self._healthy = False
+        self._connected = trio.Event()
+
+    def settled(self, messages: int, size: int, dropped: int) -> None:
+        """So many payloads are held no more."""
+        if self._carrier is None:
+            return
+        self._held_messages -= messages
+        self._held_bytes -= size
+        self._dropped += dropped
+        self._confirmed += messages - dropped
+        self._progress.set()
+
+    # -- in ------------------------------------------------------------------------------------------------
+
+    def subscribe(self, subject: str, handler: BusHandler, *, queue: str = "") -> Subscription:
+        """Call `handler` for each payload on `subject`; `*` stands for one name. With `queue`, share it.
+
+        In force before anything that is published afterwards here, and restored after every loss.
+
+        Raises:
+            ValueError: no subject, or no queue group.
+        """
+        checked_pattern(subject, queue)
+        subscription = _Subscription(self, subject, handler, queue)
+        self._subscriptions[subscription] = None
+        self._changed(subscription)
+        return subscription
+
+    def _forget(self, subscription: _Subscription) -> None:
+        del self._subscriptions[subscription]
+        self._changed(subscription)
+
+    def _changed(self, subscription: _Subscription) -> None:
+        if self._carrier is not None:
+            self._carrier.changes.append(subscription)
+            self._carrier.notify()
+
+    def _arrived(self, subscription: _Subscription, subject: str, payload: bytes) -> None:
+        """On the asyncio thread: one payload, straight from the parser."""
+        size = len(payload)
+        if (
+            self._received - self._handed_on >= self._max_messages
+            or self._received_bytes - self._handed_bytes + size > self._max_bytes
+        ):
+            self._overrun += 1
+        else:
+            self._received += 1
+            self._received_bytes += size
+            self._inbound.append((subscription, subject, payload))
+        if not self._woken:
+            self._woken = True
+            self._thread.call_trio(self._ring)
+
+    def _ring(self) -> None:
+        self._bell.set()
+
+    async def _hand_on(self) -> None:
+        while True:
+            self._bell = trio.Event()
+            self._woken = False  # before the queue is read: whoever appends later rings again
+            if self._inbound:
+                self._hand_on_slice()
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._bell.wait()
+            if self._overrun != self._overrun_seen:
+                self._tell_overrun()
+
+    def _hand_on_slice(self) -> None:
+        for _ in range(min(len(self._inbound), SLICE)):
+            subscription, subject, payload = self._inbound.popleft()
+            if subscription.open:
+                try:
+                    subscription.handler(subject, payload)
+                except Exception:
+                    self._contain(subscription, subject)
+            self._handed_on += 1
+            self._handed_bytes += len(payload)
+        self._progress.set()
+
+    def _contain(self, subscription: _Subscription, subject: str) -> None:
+        self._failures += 1
+        subscription.failures += 1
+        now = trio.current_time()
+        if now - subscription.logged_at >= LOG_INTERVAL:
+            log.exception("a handler of %s failed (%d since the last line)", subject, subscription.failures)
+            subscription.failures = 0
+            subscription.logged_at = now
+
+    def _tell_overrun(self) -> None:
+        now = trio.current_time()
+        if now - self._overrun_logged_at >= LOG_INTERVAL:
+            log.error("bus_overrun", extra={"dropped": self._overrun - self._overrun_seen})
+            self._overrun_seen = self._overrun
+            self._overrun_logged_at = now

@@ -1,0 +1,217 @@
+"""One nats-py client: opened from settings, its messages taken as they are parsed, and thrown away for good.
+
+Runs on the asyncio thread. Nothing is retried here: a client that fails is discarded, whoever opened it makes another.
+
+nats-py is used against its grain in three places, for which it has no public way. They are checked at import:
+- `Client._build_message`: overridden, so that a message is handed on where it is parsed. Otherwise each subscription
+  is an asyncio task and a queue of its own.
+- `Client._transport` and its `_io_writer`: to abort a connection whose peer takes no bytes (`close` would wait for it
+  for ever), and to see that TLS was really spoken before credentials are sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nats.aio.client import Client, RawCredentials
+from nats.aio.transport import TcpTransport
+from nats.errors import Error as NatsError
+
+from gateway.backends.settings_nats import NatsSettings, NatsTlsSettings
+
+log = logging.getLogger("gateway.nats")
+
+FAREWELL = 1.0
+"""Seconds in which a discarded client must have ended its tasks."""
+NEVER = 86_400
+"""Seconds between nats-py's own pings: we ask ourselves."""
+
+Receive = Callable[[str, bytes], None]
+"""`receive(subject, payload)`, called on the asyncio thread."""
+
+
+class BusClient(Client):
+    """A nats-py client whose subscriptions made with `follow` are called straight from the parser."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._receivers: dict[int, Receive] = {}
+        self._sids: dict[int, Any] = {}
+
+    async def follow(self, subject: str, queue: str, receive: Receive) -> int:
+        """Subscribe; the number is what `forget` wants."""
+        subscription = await self.subscribe(subject, queue=queue)
+        sid = subscription._id
+        self._receivers[sid] = receive
+        self._sids[sid] = subscription
+        return sid
+
+    async def forget(self, sid: int) -> None:
+        """Unsubscribe."""
+        self._receivers.pop(sid, None)
+        await self._sids.pop(sid).unsubscribe()
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Any:
+        receive = self._receivers.get(sid)
+        if receive is None:
+            return super()._build_message(sid, subject, reply, data, headers)
+        receive(subject.decode(), data)
+        return None  # nats-py then has nothing to queue
+
+    @property
+    def secure(self) -> bool:
+        """Whether what is written now goes through TLS."""
+        writer = getattr(self._transport, "_io_writer", None)
+        return writer is not None and writer.get_extra_info("ssl_object") is not None
+
+    async def discard(self) -> None:
+        """End it now, whatever its peer does. Never raises; nothing of it is left."""
+        for name in ("_io_writer", "_bare_io_writer"):
+            writer = getattr(self._transport, name, None)
+            if writer is not None:
+                writer.transport.abort()
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(FAREWELL):
+                await self.close()
+        self._receivers.clear()
+        self._sids.clear()
+
+
+async def open_client(client: BusClient, settings: NatsSettings, server: str, name: str, lost: asyncio.Event) -> None:
+    """Connect `client` to one server, once. `lost` is set when it ends later, for whatever reason.
+
+    Raises:
+        NatsError, OSError, ValueError: why not; the caller discards the client and holds the deadline.
+    """
+    opening = True
+
+    complaints = 0
+
+    async def on_error(error: Exception) -> None:
+        nonlocal complaints
+        if opening:
+            raise error  # nats-py would try again by itself, two seconds later
+        if "permissions violation" in str(error):  # the one error that leaves the client alive
+            complaints += 1
+            if complaints & (complaints - 1) == 0:  # the 1st, 2nd, 4th, 8th, ...
+                log.error("bus_not_permitted", extra={"reason": str(error)[:200], "times": complaints})
+
+    async def on_closed() -> None:
+        lost.set()
+
+    must_be_secure = settings.tls is not None or server.startswith("tls://")
+    options: dict[str, Any] = _credentials(settings, (lambda: client.secure) if must_be_secure else lambda: True)
+    if must_be_secure:
+        options["tls"] = tls_context(settings.tls or NatsTlsSettings())
+        if settings.tls is not None and settings.tls.server_name:
+            options["tls_hostname"] = settings.tls.server_name
+    await client.connect(
+        servers=server,
+        name=name,
+        error_cb=on_error,
+        closed_cb=on_closed,
+        allow_reconnect=False,
+        connect_timeout=settings.connect_timeout,  # type: ignore[arg-type]  # seconds, whole or not
+        ping_interval=NEVER,
+        pending_size=0,  # never wait inside `publish`: cancelling that is swallowed, and the bound is ours
+        flusher_queue_size=0,
+        **options,
+    )
+    opening = False
+    if must_be_secure and not client.secure:
+        raise NatsError("the server does not speak TLS")
+
+
+def tls_context(settings: NatsTlsSettings) -> ssl.SSLContext:
+    """What we trust and who we are.
+
+    Raises:
+        ValueError: one line that names the setting and says what is wrong.
+    """
+    try:
+        context = ssl.create_default_context(cafile=settings.ca or None)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"tls.ca: {settings.ca} cannot be used ({error}); name a PEM file") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if settings.certificate:
+        try:
+            context.load_cert_chain(settings.certificate, settings.key or None, password=lambda: b"")
+        except (OSError, ValueError) as error:
+            raise ValueError(f"tls.certificate: {settings.certificate} cannot be used ({error})") from None
+    return context
+
+
+def read_nkey(path: str) -> str:
+    """An NKey seed from its file.
+
+    Raises:
+        ValueError: one line that says what is wrong; never what the file holds.
+    """
+    seed = _read(path, "nkey_file").strip()
+    if not seed.startswith("SU") or not seed.isalnum():
+        raise ValueError(f"nkey_file: {path} holds no user seed (SU...)")
+    return seed
+
+
+def read_credentials(path: str) -> str:
+    """A `.creds` file's text. nats-py would look for a missing part of it for ever.
+
+    Raises:
+        ValueError: one line that says what is wrong; never what the file holds.
+    """
+    text = _read(path, "credentials_file")
+    for part in ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED"):
+        if f"-----{part}-----\n" not in text.replace("\r\n", "\n"):
+            raise ValueError(f"credentials_file: {path} is no .creds file: it has no {part!r}")
+    return text
+
+
+def _read(path: str, field: str) -> str:
+    try:
+        return Path(path).read_text("ascii")
+    except OSError as error:
+        raise ValueError(f"{field}: {path} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{field}: {path} is no text file") from None
+
+
+def _credentials(settings: NatsSettings, allowed: Callable[[], bool]) -> dict[str, Any]:
+    """nats-py asks for secrets when it sends them: the moment to see that nobody else can read them."""
+
+    def guarded(secret: str) -> Callable[[], str]:
+        def reveal() -> str:
+            if not allowed():
+                raise NatsError("the server does not speak TLS: the credentials stay here")
+            return secret
+
+        return reveal
+
+    if settings.credentials_file:
+        return {"user_credentials": RawCredentials(read_credentials(settings.credentials_file))}
+    if settings.nkey_file:
+        return {"nkeys_seed_str": read_nkey(settings.nkey_file)}
+    if settings.token:
+        return {"token": guarded(settings.token)}
+    if settings.user:
+        return {"user": settings.user, "password": guarded(settings.password)}
+    return {}
+
+
+def _check_library() -> None:
+    parameters = [*inspect.signature(Client._build_message).parameters]
+    expected = ["self", "sid", "subject", "reply", "data", "headers"]
+    transport = TcpTransport()  # type: ignore[no-untyped-call]
+    if parameters != expected or not hasattr(Client(), "_transport") or not hasattr(transport, "_io_writer"):
+        raise ImportError("this nats-py is not the one that gateway was written for: install nats-py 2.16")
+
+
+_check_library()

