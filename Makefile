@@ -55,8 +55,10 @@ extras-fetch: ## fetch what the extras need (Debian, as root)
 generated: ## generated files are what their sources say
 
 .PHONY: bench
-bench: $(VENV)/dev ## every benchmark in its short form; docs/benchmarks.md says how to read them
-	for each in framing echo websocket fanout memory logic; do $(BIN)/python -m benchmarks.$$each --quick || exit 1; done
+bench: $(VENV)/dev ## every benchmark, a quarter of an hour in all; docs/benchmarks.md says how to read them
+	@for each in framing echo websocket fanout memory logic; do \
+		echo "== $$each"; $(BIN)/python benchmarks/$$each.py || exit 1; \
+	done
 
 include $(wildcard make/*.mk)
 

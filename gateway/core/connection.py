@@ -7,7 +7,7 @@ kind is known here (that is `dispatcher`), nor how a session is opened (`login`)
 from __future__ import annotations
 
 import logging
-import time
+from time import time_ns
 from typing import TYPE_CHECKING
 
 import trio
@@ -228,15 +228,18 @@ class Connection:
 
     def feed(self, lane: int, data: bytes) -> None:
         """Receiver: take bytes, handle every whole frame, queue the replies."""
-        self.seen = now = trio.current_time()
+        self.seen = now = self.hub.now()
         if self._code is not None:
             return
         try:
-            replies = self.decoder.feed(self, data, time.time_ns() // 1_000_000)
+            replies = self.decoder.feed(self, data, time_ns() // 1_000_000)
             if replies:
-                self.reply(replies)
+                if self._stuck or self.outbox.waiting or self._prefix is not None:
+                    self.reply(replies)
+                elif not self.link.send(replies):
+                    self._wait_for_room()
             if self.handed_over:
-                self.hub.metrics.latency.observe(trio.current_time() - now, self.handed_over)
+                self.hub.metrics.latency.observe(self.hub.now() - now, self.handed_over)
                 self.handed_over = 0
         except Exception:
             self.fault()
@@ -273,7 +276,7 @@ class Connection:
 
     def reply(self, frames: bytes) -> None:
         """Send encoded frames behind whatever waits: at once when nothing does."""
-        if self._stuck or len(self.outbox):
+        if self._stuck or self.outbox.waiting:
             if self.outbox.push(frames, self.link.unsent) is Verdict.OVERFLOW:
                 self.close(Code.SLOW_CONSUMER, "replies are not being read")
                 return
@@ -304,14 +307,18 @@ class Connection:
     def flush(self) -> None:
         """Write what waits until the socket is full; then the writer task goes on."""
         self._marked = False
-        while not self._stuck and len(self.outbox):
+        while not self._stuck and self.outbox.waiting:
             self._send(self.outbox.take(SLICE))
 
     def _send(self, items: list[Item]) -> None:
         data, self._seq = join_frames(items, self._seq, self._prefix)
         if not self.link.send(data):
-            self._stuck = True
-            self._to_write.wake()
+            self._wait_for_room()
+
+    def _wait_for_room(self) -> None:
+        """The socket is full: the writer task goes on."""
+        self._stuck = True
+        self._to_write.wake()
 
     # -- the way out ---------------------------------------------------------------------------------------
 

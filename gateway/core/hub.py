@@ -75,6 +75,8 @@ class Hub:
         self.greeting = dispatcher.greeting_table()
         self.seated = dispatcher.seated_table()
         self.delivery = Delivery(self)
+        self.now = trio.lowlevel.current_clock().current_time
+        """Monotonic seconds: trio.current_time without finding the run anew for every frame."""
         self._drain = settings.drain
         self._ids = ConnectionIds()
         self._seats: dict[int, Location] = {}

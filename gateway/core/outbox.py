@@ -29,28 +29,24 @@ class Verdict(Enum):
 class Outbox:
     """A list of frames and, beside it, the newest Signal of each kind. Taken in slices by whoever writes."""
 
-    __slots__ = ("_bytes", "_items", "_signals", "limit")
+    __slots__ = ("_items", "_signals", "limit", "waiting")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._bytes = 0
+        self.waiting = 0
+        """Bytes that wait, with the cost of keeping them; 0 exactly when nothing waits."""
         self._items: list[Item] = []
         self._signals: dict[SignalKey, Item] | None = None
 
     def __len__(self) -> int:
         return len(self._items) + (len(self._signals) if self._signals else 0)
 
-    @property
-    def waiting(self) -> int:
-        """Bytes that wait, with the cost of keeping them."""
-        return self._bytes
-
     def push(self, item: Item, unsent: int = 0) -> Verdict:
         """Queue one frame; `unsent` bytes that the link holds count against the bound too."""
         cost = len(item) + ITEM_COST
-        if self._bytes + unsent + cost > self.limit:
+        if self.waiting + unsent + cost > self.limit:
             return Verdict.OVERFLOW
-        self._bytes += cost
+        self.waiting += cost
         self._items.append(item)
         return Verdict.QUEUED
 
@@ -61,21 +57,21 @@ class Outbox:
             signals = self._signals = {}
         older = signals.pop(key, None)
         if older is not None:
-            self._bytes -= len(older) + ITEM_COST
+            self.waiting -= len(older) + ITEM_COST
         cost = len(item) + ITEM_COST
-        if self._bytes + unsent + cost > self.limit:
+        if self.waiting + unsent + cost > self.limit:
             return Verdict.DROPPED
-        self._bytes += cost
+        self.waiting += cost
         signals[key] = item
         return Verdict.QUEUED if older is None else Verdict.CONFLATED
 
     def take(self, most: int) -> list[Item]:
         """The next frames in order, about `most` bytes of them and at least one; Signals come last."""
-        if self._bytes <= most:
+        if self.waiting <= most:
             items = self._items
             if self._signals:
                 items.extend(self._signals.values())
-            self._items, self._signals, self._bytes = [], None, 0
+            self._items, self._signals, self.waiting = [], None, 0
             return items
         if not self._items:
             self._items, self._signals = list((self._signals or {}).values()), None
@@ -86,9 +82,9 @@ class Outbox:
             size += len(item) + ITEM_COST
             count += 1
         taken, self._items = self._items[:count], self._items[count:]
-        self._bytes -= size
+        self.waiting -= size
         return taken
 
     def clear(self) -> None:
         """Forget everything."""
-        self._items, self._signals, self._bytes = [], None, 0
+        self._items, self._signals, self.waiting = [], None, 0
