@@ -137,7 +137,7 @@ class NatsBus:
         Does not wait for the first connection: until then `healthy` is False.
 
         Raises:
-            AsyncioThreadClosed: the thread has ended.
+            ExceptionGroup: of an AsyncioThreadClosed; the thread has ended.
         """
         if self._carrier is not None:
             raise RuntimeError("this bus is already running")

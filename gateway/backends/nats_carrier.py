@@ -30,7 +30,7 @@ BATCH: Final = 512
 BATCH_BYTES: Final = 1_048_576
 """Bytes of them: nats-py copies what it buffers, and bounds nothing."""
 TICK: Final = 0.25
-"""Seconds between two looks at a silent client: not every end of it is announced."""
+"""Seconds between two looks at whether a client still lives."""
 PAUSE: Final = 0.005
 """Seconds between two PINGs while payloads flow; one confirms all before it."""
 FIRST_PAUSE: Final = 0.05
@@ -143,7 +143,8 @@ class Carrier:
         self._logged_at = float("-inf")
         log.info("bus_connected", extra={"server": server})
         self._thread.call_trio(self._owner.connected, server, client.max_payload)
-        tasks = [asyncio.create_task(self._write(client)), asyncio.create_task(self._watch(client, lost))]
+        steps = self._write(client), self._confirm(client), self._mourn(client, lost)
+        tasks = [asyncio.create_task(step) for step in steps]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -208,21 +209,24 @@ class Carrier:
             turns += 1
             await asyncio.sleep(0 if turns < 20 else 0.001)
 
-    async def _watch(self, client: BusClient, lost: asyncio.Event) -> None:
-        """Confirm what was written; after `ping_interval` without anything, ask all the same."""
-        clock = asyncio.get_running_loop().time
-        asked = clock()
+    async def _mourn(self, client: BusClient, lost: asyncio.Event) -> None:
+        """Notice the client's end; not every one is announced."""
         while client.is_connected and not lost.is_set():
-            self._news.clear()
-            if self._left > self._confirmed or clock() - asked >= self._settings.ping_interval:
-                await self._ask(client)
-                asked = clock()
-                await asyncio.sleep(PAUSE)
-                continue
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(TICK, self._settings.ping_interval)):
-                    await self._news.wait()
+                async with asyncio.timeout(TICK):
+                    await lost.wait()
         raise Lost(describe(client.last_error or Lost("closed by the server")))
+
+    async def _confirm(self, client: BusClient) -> None:
+        """Ask after what was written; after `ping_interval` without anything, ask all the same."""
+        while True:
+            self._news.clear()
+            if self._left == self._confirmed:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._settings.ping_interval):
+                        await self._news.wait()
+            await self._ask(client)
+            await asyncio.sleep(PAUSE)
 
     async def _ask(self, client: BusClient) -> None:
         """PING, and confirm with its PONG. `rtt`, not `flush`, which says yes for a client whose reader is dead."""
