@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
 import trio
@@ -226,3 +226,9 @@ async def states(client: Client, *wanted: str) -> list[StateChange]:
                 if len(found) == len(wanted):
                     break
     return found
+
+
+def connecting(server: Server, **options: Any) -> AbstractAsyncContextManager[Client]:
+    """A client that dials `server`, whose script has to run beside it."""
+    defaults: dict[str, Any] = {"token": "secret", "device_id": "d1", "dial": server.dial}
+    return connect(URL, **(defaults | options))
