@@ -23,7 +23,7 @@ def written(outgoing: Outgoing, seq: int) -> str:
 
 
 def acks(line: Acknowledgements, first: int) -> list[int]:
-    found = []
+    found: list[int] = []
     while (frame := line.next_frame(first + len(found), 1)) is not None:
         parsed = parse_frame(MsgType.MESSAGE_ACK, frame[HEADER:])
         assert isinstance(parsed, AckFrame)
