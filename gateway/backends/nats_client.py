@@ -28,7 +28,7 @@ from gateway.backends.settings_nats import NatsSettings, NatsTlsSettings
 
 log = logging.getLogger("gateway.nats")
 
-FAREWELL = 1.0
+FAREWELL = 0.5
 """Seconds in which a discarded client must have ended its tasks."""
 NEVER = 86_400
 """Seconds between nats-py's own pings: we ask ourselves."""

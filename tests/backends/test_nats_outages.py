@@ -61,7 +61,7 @@ async def test_t36_a_stalled_server_is_noticed_and_the_bound_holds(server: NatsS
         bus.subscribe(SUBJECT, inbox)
         with trio.fail_after(PATIENCE):
             await bus.drain()
-        server.pause()
+        await server.pause()
         accepted = 0
         while bus.publish(SUBJECT, b"%d" % accepted + b" " * 50_000):
             accepted += 1
@@ -85,7 +85,7 @@ async def test_t36_a_short_stall_costs_nothing(server: NatsServer) -> None:
     inbox = Inbox()
     async with running_bus(settings(server.url, ping_timeout=PATIENCE)) as bus:
         bus.subscribe(SUBJECT, inbox)
-        server.pause()
+        await server.pause()
         for i in range(2_000):
             assert bus.publish(SUBJECT, b"%d" % i)
         await trio.sleep(0.3)

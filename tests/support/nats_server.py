@@ -66,9 +66,17 @@ class NatsServer:
                 return None  # half written
         return None
 
-    def pause(self) -> None:
-        """Stop its processor time: connections stay up and nothing answers."""
+    async def pause(self) -> None:
+        """Stop its processor time, and return once it stands: connections stay up and nothing answers."""
         self._signal(signal.SIGSTOP)
+        with trio.fail_after(PATIENCE):
+            while not self._stands():
+                await trio.sleep(0.001)
+
+    def _stands(self) -> bool:
+        assert self._process is not None
+        threads = Path(f"/proc/{self._process.pid}/task").iterdir()
+        return all("(nats-server) T" in (each / "stat").read_text() for each in threads)
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
