@@ -56,6 +56,12 @@ def shared_table(count: int, text: bytes, index: int = 0) -> Body:
     return _wrap(21, _buffer(1, _references(count, table, len(table) - len(_text(text)) - 8)))
 
 
+def shared_scalar(count: int) -> Body:
+    """A SyncResponse with `count` references to one ChatMessage, which has a content_type and nothing else."""
+    vtable = struct.pack("<7H2x", 14, 8, 0, 0, 0, 0, 4)
+    return _wrap(21, _buffer(1, _references(count, vtable + struct.pack("<ii", len(vtable), 7), len(vtable))))
+
+
 def shared_text(count: int, text: bytes) -> Body:
     """A GoAway with `count` references to one endpoint."""
     return _wrap(5, _buffer(4, _references(count, _text(text))))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -284,3 +286,23 @@ def test_registering_what_does_not_exist() -> None:
         table.echo(10)
     with pytest.raises(TypeError, match="must be callable"):
         table.on(10, None)  # type: ignore[arg-type]
+
+
+def test_a_cycle_through_a_decoder_is_collected() -> None:
+    """A connection holds its decoder, whose table holds the connection's methods."""
+
+    class Holder:
+        def __init__(self) -> None:
+            self.table = DispatchTable(self.refuse)
+            self.table.on(10, self.handle)
+            self.decoder = FrameDecoder(self.table, 1000)
+
+        def refuse(self, context: Any, code: int, msg_type: int, seq: int) -> None: ...
+        def handle(self, context: Any, frame: Frame) -> None: ...
+
+    holder = Holder()
+    holder.decoder.feed(holder, chat(1) + b"part")
+    gone = weakref.ref(holder)
+    del holder
+    gc.collect()
+    assert gone() is None

@@ -47,3 +47,20 @@ def test_t06_the_budget_follows_the_size_of_the_whole_body() -> None:
     with pytest.raises(FrameError, match=reference.BUDGET):
         parse_frame(msg_type, body)
     assert parse_frame(msg_type, body + bytes(len(body))).type == msg_type
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        bombs.shared_table(60, b""),
+        bombs.shared_table(60, b"x", 3),
+        bombs.shared_scalar(60),
+        bombs.shared_text(40, b"x" * 20),
+    ],
+)
+def test_t06_every_kind_of_visit_is_charged_to_the_byte(bomb: bombs.Body) -> None:
+    """Bytes that nothing points at raise the budget by four each: both verifiers change their mind at the same one."""
+    msg_type, body = bomb
+    verdicts = [reference.verdict(msg_type, body + bytes(padding)) for padding in range(400)]
+    assert [outcome(msg_type, body + bytes(padding)) for padding in range(400)] == verdicts
+    assert (verdicts[0][0], verdicts[-1][0]) == (4000, 0)

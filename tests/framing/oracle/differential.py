@@ -70,7 +70,11 @@ def frame_seeds(rng: random.Random) -> list[tuple[int, bytes]]:
             seeds.append((msg_type, decoded_and_ours(msg_type, body)))
     seeds += [(0, writer.packet(0, seq=5)), (0, writer.packet(0, timestamp=5))]
     seeds += [bombs.shared_empty_table(20), bombs.shared_table(20, b""), bombs.shared_text(20, b"x" * 20)]
-    seeds += [bombs.shared_table(60, b"text"), bombs.shared_text(60, "€".encode() * 9)]  # over the budget
+    seeds += [
+        bombs.shared_scalar(60),
+        bombs.shared_table(60, b"text"),
+        bombs.shared_text(60, "€".encode() * 9),
+    ]  # over the budget
     return seeds
 
 
