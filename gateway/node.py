@@ -13,16 +13,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
 import trio
 
+from gateway.backends.asyncio_thread import AsyncioThread
 from gateway.backends.dev_keys import development_key, issue_token, open_authenticator
 from gateway.backends.memory import MemoryBus, MemoryLocationStore
+from gateway.backends.redis_locations import RedisLocationStore
 from gateway.config import Config, check
 from gateway.console.browser import BrowserPage, development_origins
 from gateway.console.server import serve_console
 from gateway.core.hub import Hub, HubSettings
 from gateway.core.metrics import Metrics
-from gateway.core.ports import Authenticator, Bus, LocationStore
+from gateway.core.ports import Authenticator, Bus, LocationStore, NodeRecord
 from gateway.logic.function import FunctionLogic, OnMessage, Push
 from gateway.logic.service import LogicService
 from gateway.logic.settings import STORE_FILE
@@ -100,6 +103,7 @@ class Node:
         """
         async with trio.open_nursery() as services:
             await services.start(self.bus.run)
+            await services.start(self.locations.run, self._record)
             if self._logic is not None:
                 await services.start(self._logic.run)
             async with trio.open_nursery() as links:
@@ -132,6 +136,16 @@ class Node:
             if self._logic is not None:
                 await self._logic.drain()
                 await self.bus.drain()
+
+    def _record(self) -> NodeRecord:
+        """What the other nodes may know of this one."""
+        tcp, websocket = self.config.tcp, self.config.websocket
+        schemes = {"tcp": "tcps" if tcp.tls else "tcp", "websocket": "wss" if websocket.tls else "ws"}
+        paths = {"tcp": "", "websocket": websocket.path}
+        addresses = {name: self.addresses[name] for name in schemes if name in self.addresses}
+        endpoints = tuple(f"{schemes[name]}://{address}{paths[name]}" for name, address in addresses.items())
+        address = next(iter(addresses.values()), "")
+        return msgspec.structs.replace(self.hub.record(), address=address, endpoints=endpoints)
 
     def _page(self) -> Callable[[int], BrowserPage] | None:
         """In development mode the console serves the chat page, whose origin may open WebSockets here."""
@@ -200,7 +214,6 @@ async def open_node(
     used_bus = bus or MemoryBus(
         max_messages=config.bus.max_messages, max_bytes=config.bus.max_bytes, max_payload=config.bus.max_payload
     )
-    used_locations = locations or MemoryLocationStore()
     subjects = Subjects()
 
     def function_logic(handler: OnMessage, push: Push) -> Logic:
@@ -210,6 +223,10 @@ async def open_node(
         return LogicService(used_bus, used_locations, store, config.logic)
 
     async with contextlib.AsyncExitStack() as stack:
+        if locations is None and config.redis is not None:
+            thread = await stack.enter_async_context(AsyncioThread())
+            locations = RedisLocationStore(config.redis, thread)
+        used_locations = locations or MemoryLocationStore()
         logic: Callable[[Push], Logic] | None = None
         if on_message is not None:
             logic = partial(function_logic, on_message)

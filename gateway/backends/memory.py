@@ -9,13 +9,13 @@ import logging
 import re
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import msgspec
 import trio
 
-from gateway.core.ports import BusHandler, Location, LoginPolicy, Subscription
+from gateway.core.ports import BusHandler, Location, LoginPolicy, NodeRecord, Subscription
 
 log = logging.getLogger("gateway.bus")
 
@@ -249,11 +249,25 @@ class MemoryLocationStore:
         self._deadlines: dict[tuple[int, str], float] = {}
         """In order of expiry: the lifetime is one for all, and a renewed entry moves to the end."""
 
+    async def run(
+        self,
+        record: Callable[[], NodeRecord] | None = None,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Nothing to do: the store lives as long as the process, and so do all nodes that share it."""
+        task_status.started()
+        await trio.sleep_forever()
+
+    async def wait_recovered(self) -> None:
+        """Never returns: it is never away."""
+        await trio.sleep_forever()
+
     async def claim(self, location: Location, policy: LoginPolicy) -> Sequence[Location] | None:
         """Enter `location`; the entries it displaced, or None when a newer one would have had to go."""
         await self._begin()
         devices = self._users.get(location.user_id, {})
-        rivals = [each for each in devices.values() if _gives_way(each, location, policy) and not _same(each, location)]
+        rivals = [each for each in devices.values() if policy.displaces(each, location) and not _same(each, location)]
         if any(each.conn_id >= location.conn_id for each in rivals):
             return None
         for each in rivals:
@@ -331,11 +345,3 @@ class MemoryLocationStore:
 
 def _same(left: Location, right: Location) -> bool:
     return left.conn_id == right.conn_id and left.boot_id == right.boot_id
-
-
-def _gives_way(held: Location, newcomer: Location, policy: LoginPolicy) -> bool:
-    return (
-        held.device_id == newcomer.device_id
-        or policy is LoginPolicy.SINGLE_DEVICE
-        or (policy is LoginPolicy.SINGLE_PER_PLATFORM and held.platform == newcomer.platform)
-    )

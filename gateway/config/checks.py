@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from gateway._framing import HEADER, is_name
 from gateway.backends.keys import KeyRefused, load_key
+from gateway.backends.redis_address import load_redis_tls, redis_address, sentinel_address
 from gateway.config.tree import Config
 from gateway.console.access import is_loopback, parse_address
 from gateway.transports.tls import load_tls
@@ -28,6 +29,7 @@ def problems(config: Config, *, files: bool) -> Iterator[Problem]:
     yield from _numbers(config)
     yield from _proxies(config)
     yield from _keys(config, files)
+    yield from _redis(config, files)
     if files:
         yield from _certificates(config)
     yield from _exposure(config)
@@ -125,6 +127,37 @@ def _keys(config: Config, files: bool) -> Iterator[Problem]:
         except KeyRefused as refused:
             field = "file" if key.file and not key.key else "key"
             yield (f"auth.keys.{kid}.{field}", f"auth.keys.{kid}.algorithm"), str(refused)
+
+
+def _redis(config: Config, files: bool) -> Iterator[Problem]:
+    redis = config.redis
+    if redis is None:
+        return
+    if not is_name(redis.prefix):
+        yield ("redis.prefix",), f"must be 1 to 64 of the characters A-Z a-z 0-9 _ -, not {redis.prefix[:80]!r}"
+    if not _is_host(redis.host):
+        yield ("redis.host",), f"must be an IP address or a host name, not {redis.host[:80]!r}"
+    try:
+        redis_address(redis)
+    except ValueError as error:
+        yield ("redis.url",), str(error)
+    if redis.url and redis.sentinels:
+        yield ("redis.sentinels", "redis.url"), "cannot be used with redis.url: they say where the master is"
+    for sentinel in redis.sentinels:
+        try:
+            sentinel_address(sentinel)
+        except ValueError as error:
+            yield ("redis.sentinels",), str(error)
+    if redis.timeout > config.login.backend_timeout:
+        yield (
+            ("redis.timeout", "login.backend_timeout"),
+            f"{redis.timeout:g} must be at most login.backend_timeout, {config.login.backend_timeout:g}",
+        )
+    if files and redis.tls is not None:
+        try:
+            load_redis_tls(redis.tls)
+        except ValueError as error:
+            yield ("redis.tls",), str(error)
 
 
 def _certificates(config: Config) -> Iterator[Problem]:

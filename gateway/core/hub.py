@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Sequence
 
@@ -19,7 +20,15 @@ from gateway.core.limits import Admission
 from gateway.core.link import Link
 from gateway.core.login import log_in
 from gateway.core.metrics import Metrics
-from gateway.core.ports import Authenticator, AuthRefused, Bus, Location, LocationStore
+from gateway.core.ports import (
+    Authenticator,
+    AuthRefused,
+    Bus,
+    Location,
+    LocationStore,
+    NodeRecord,
+    StoreUnavailable,
+)
 from gateway.core.refusal import turn_away
 from gateway.core.registry import Registry
 from gateway.core.session import Session
@@ -32,7 +41,7 @@ log = logging.getLogger("gateway.hub")
 
 LEAVING = "this node is leaving"
 RENEWAL = 30.0
-"""Seconds between two renewals of every location; their TTL is 120."""
+"""Seconds, or up to a fifth less, between two renewals of every location; their TTL is 120."""
 RENEWAL_BATCH = 500
 RELEASE_TIMEOUT = 3.0
 LAST_CALL = 3.0
@@ -155,13 +164,28 @@ class Hub:
             AuthRefused: a newer login of the same kind was faster.
             StoreUnavailable: the store could not be asked.
         """
-        displaced = await self.locations.claim(location, self.login.policy)
+        try:
+            displaced = await self.locations.claim(location, self.login.policy)
+        except StoreUnavailable:
+            if not self.login.admit_without_store:
+                raise
+            displaced = self._rivals_here(location)
         if displaced is None:
             raise AuthRefused(Code.REPLACED_BY_SAME_DEVICE, "a newer login has taken this place")
         for older in displaced:
             same = older.device_id == location.device_id
             code = Code.REPLACED_BY_SAME_DEVICE if same else Code.KICKED_BY_POLICY
             self.delivery.displace(older, code)
+
+    def _rivals_here(self, location: Location) -> list[Location] | None:
+        """What a claim would answer if the store knew of this node only; it is made up for by the next renewal."""
+        seats = (self._seats.get(each.id) for each in self.registry.of_user(location.user_id))
+        rivals = [
+            seat
+            for seat in seats
+            if seat is not None and seat is not location and self.login.policy.displaces(seat, location)
+        ]
+        return None if any(each.conn_id > location.conn_id for each in rivals) else rivals
 
     async def release(self, location: Location) -> None:
         """Give a location back, also while being cancelled; failing that it runs out by itself."""
@@ -173,7 +197,8 @@ class Hub:
 
     async def _renew(self) -> None:
         while True:
-            await trio.sleep(RENEWAL)
+            with trio.move_on_after(RENEWAL * random.uniform(0.8, 1.0)):  # nodes that started together drift apart
+                await self.locations.wait_recovered()
             seats = [seat for conn_id, seat in self._seats.items() if self._is_seated(conn_id)]
             for start in range(0, len(seats), RENEWAL_BATCH):
                 await self._renew_batch(seats[start : start + RENEWAL_BATCH])
@@ -185,8 +210,10 @@ class Hub:
     async def _renew_batch(self, batch: Sequence[Location]) -> None:
         try:
             with trio.fail_after(RENEWAL):
-                for lost in await self.locations.renew(batch):
-                    await self._reclaim(lost)
+                lost = await self.locations.renew(batch)
+                async with trio.open_nursery() as nursery:  # at once: after an outage it is all of them
+                    for each in lost:
+                        nursery.start_soon(self._reclaim, each)
         except Exception as error:
             log.warning("renewal_failed", extra={"locations": len(batch), "error": repr(error)})
 
@@ -199,6 +226,10 @@ class Hub:
             await self.claim(location)
         except AuthRefused as refused:
             connection.close(refused.code, refused.message)
+        except StoreUnavailable as error:
+            log.warning("reclaim_failed", extra={"conn": location.conn_id, "error": repr(error)})
+        if location.conn_id not in self._seats:  # it ended meanwhile, and its release may have come before the claim
+            await self.release(location)
 
     # -- the node's life -----------------------------------------------------------------------------------
 
@@ -216,6 +247,17 @@ class Hub:
         finally:
             for subscription in subscriptions:
                 subscription.close()
+
+    def record(self) -> NodeRecord:
+        """What this node says of itself to the others."""
+        return NodeRecord(
+            node_id=self.node_id,
+            boot_id=self.boot_id,
+            region=self.region,
+            connections=self.metrics.connections,
+            capacity=self.limits.max_connections,
+            state="draining" if self.draining else "serving",
+        )
 
     async def part(self) -> None:
         """Admit nobody, tell everybody to reconnect elsewhere, and wait for them as long as they were told to take."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 import trio
@@ -59,6 +59,14 @@ class LoginPolicy(StrEnum):
     SINGLE_DEVICE = "single_device"
     SINGLE_PER_PLATFORM = "single_per_platform"
 
+    def displaces(self, held: Location, newcomer: Location) -> bool:
+        """Whether a login of the same user elsewhere, if it is older, gives way to `newcomer`."""
+        return (
+            held.device_id == newcomer.device_id
+            or self is LoginPolicy.SINGLE_DEVICE
+            or (self is LoginPolicy.SINGLE_PER_PLATFORM and held.platform == newcomer.platform)
+        )
+
 
 class Location(msgspec.Struct, frozen=True, kw_only=True):
     """Where one device of a user is connected: one field of `im:user:conn:{user_id}`.
@@ -79,8 +87,42 @@ class Location(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: int = 0
 
 
+class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node says of itself to the others: `im:node:{node_id}` (protocol section 6)."""
+
+    node_id: str
+    boot_id: str
+    address: str = ""
+    region: str = ""
+    connections: int = 0
+    capacity: int = 0
+    state: Literal["serving", "draining"] = "serving"
+    endpoints: tuple[str, ...] = ()
+
+
 class LocationStore(Protocol):
-    """Where users are. Claim, renew and release are each atomic; the newest claim (by conn_id) wins any race."""
+    """Where users are. Claim, renew and release are each atomic; the newest claim (by conn_id) wins any race.
+
+    Every operation fails with StoreUnavailable, within a second, when the store cannot be asked; and what was
+    given up is not done later.
+    """
+
+    async def run(
+        self,
+        record: Callable[[], NodeRecord] | None = None,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until cancelled, and keep the node that `record` describes known as alive for as long.
+
+        `started` when the store has been asked for the first time, whether or not it answered.
+        """
+
+    async def wait_recovered(self) -> None:
+        """Return when the store is back after it was away, or may have forgotten: everything is to be renewed now.
+
+        For one waiter; what happened while it did not wait is told at its next call.
+        """
 
     async def claim(self, location: Location, policy: LoginPolicy) -> Sequence[Location] | None:
         """Enter `location` and remove what the policy displaces, atomically.
