@@ -9,6 +9,7 @@ from pathlib import Path
 from gateway.cli.failure import CommandFailed
 from gateway.config import load
 from gateway.logic import groups
+from gateway.logic.settings import STORE_FILE
 from gateway.logic.store import StoreFailed
 
 
@@ -40,7 +41,7 @@ def list(arguments: argparse.Namespace) -> int:  # named as it is typed
 
 
 def _told(arguments: argparse.Namespace, ask: Callable[[Path], object]) -> int:
-    path = Path(load(arguments.config, flags=arguments.flags, files=False).config.data_dir) / groups_file()
+    path = Path(load(arguments.config, flags=arguments.flags, files=False).config.data_dir) / STORE_FILE
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         answer = ask(path)
@@ -52,11 +53,6 @@ def _told(arguments: argparse.Namespace, ask: Callable[[Path], object]) -> int:
         if isinstance(group, groups.Group):
             print(_line(group))
     return 0
-
-
-def groups_file() -> str:
-    """Name of the store's file in `data_dir`."""
-    return "logic.sqlite"
 
 
 def _line(group: groups.Group) -> str:
