@@ -89,7 +89,7 @@ def _public(algorithm: Algorithm, data: bytes) -> Ed25519PublicKey | EllipticCur
         raise KeyRefused("this is a private key; the node needs the public one, and nobody but the issuer the private")
     try:
         key = load_pem_public_key(data)
-    except Exception:  # noqa: BLE001  the library documents several, and its text may quote the key
+    except Exception:  # the library documents several, and its text may quote the key
         raise KeyRefused(f"this is no public key in PEM, as {algorithm} needs it") from None
     match algorithm, key:
         case "EdDSA", Ed25519PublicKey():
