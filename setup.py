@@ -21,7 +21,7 @@ def extension(path: Path) -> Extension:
         [str(path)],
         extra_compile_args=OPTIMISE,
         define_macros=MACROS,
-        depends=[str(part) for part in path.parent.glob(f"{path.stem}*.p[x]?[di]")],
+        depends=[str(part) for part in path.parent.glob(f"{path.stem}*.px[di]")],
     )
 
 

@@ -2,7 +2,8 @@
 
 The rooms, from the bottom up; imports point down only:
 
-    _framing, _websocket   the hot path in Cython: frames, verification, building; WebSocket frames
+    _framing, _websocket,  the hot path in Cython: frames, verification, building; WebSocket frames; from a
+    _sockets               socket's readiness to its receiver. Without them nothing works, so that is told at once
     protocol               bytes and meaning: messages, codes, subjects
     core                   what a gateway is: Connection, Session, Outbox, Registry, Hub, and the ports
     backends               ports made real: memory, JWT
@@ -19,6 +20,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from gateway._version import __version__ as __version__
+
+try:
+    import gateway._framing  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "gateway._framing, the compiled hot path, cannot be imported. In a source checkout build it with `make run` or "
+        f"`python setup.py build_ext --inplace` (needs a C compiler). The cause: {error}"
+    ) from error
 
 if TYPE_CHECKING:
     from gateway.config import Config as Config
