@@ -5,7 +5,6 @@
 import { Outgoing, Receipts, Timeline } from "./delivery.js";
 import { HOST, deadline, gatewayUrl, hangUp, isSafeMove } from "./host.js";
 import { AckStatus, Code, FrameDecoder, GatewayError, HEADER, MsgType, decode, encode, labelOf, reconnectAfter, toId } from "./wire.js";
-
 export { AckStatus, Code, GatewayError, MsgType, labelOf, reconnectAfter };
 
 const SUBPROTOCOL = "im.v1";
