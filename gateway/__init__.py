@@ -48,9 +48,11 @@ _HOMES = {
 __all__ = ["Config", "ConfigError", "Incoming", "Node", "Refused", "__version__", "open_node"]
 
 
-def __getattr__(name: str) -> object:
-    """Import a public name when it is first asked for: the client does not load the server."""
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'gateway' has no attribute {name!r}")
-    return getattr(import_module(home), name)
+if not TYPE_CHECKING:  # to a type checker the surface is exactly what stands above
+
+    def __getattr__(name: str) -> object:
+        """Import a public name when it is first asked for: the client does not load the server."""
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module 'gateway' has no attribute {name!r}")
+        return getattr(import_module(home), name)

@@ -91,7 +91,7 @@ async def test_t02_a_link_that_never_authenticates_is_closed_after_five_seconds(
         peer = await world.connect()
         start = trio.current_time()
         await peer.send_bytes(b"\0\0\0\0\0\0")  # a heartbeat is answered, but does not extend the time
-        (heartbeat, refusal) = await peer.closed()
+        (_, refusal) = await peer.closed()
         assert isinstance(refusal, AuthResponse)
         assert refusal.code == Code.AUTH_TIMEOUT
         assert math.isclose(trio.current_time() - start, 5.0, abs_tol=0.1)
