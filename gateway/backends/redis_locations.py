@@ -41,7 +41,7 @@ OWED: Final = 50_000
 """Releases remembered that could not be done; past it the oldest are left to run out."""
 NODE_FRESH: Final = 1.0
 """Seconds for which a node that was seen alive is not asked for again."""
-SETTLE: Final = 10.0
+SETTLE: Final = 1.0
 """Seconds between two looks at releases that failed for another reason than an outage."""
 ATTEMPTS: Final = 3
 
@@ -229,7 +229,7 @@ class RedisLocationStore:
 
         def alive(location: Location) -> bool:
             boot_id, at = self._seen.get(location.access_node, ("", 0.0))
-            return boot_id == location.boot_id and at > stale
+            return boot_id == location.boot_id and at >= stale
 
         asked = sorted({each.access_node for each in locations if not alive(each)})
         if asked:
@@ -313,6 +313,8 @@ class RedisLocationStore:
             with trio.move_on_after(SETTLE):
                 await self._settling.wait()
             self._settling = trio.Event()
+            if not self._owed:
+                continue
             now = trio.current_time()
             self._owed = {conn_id: each for conn_id, each in self._owed.items() if each[1] > now}
             for batch in _batches(location for location, _ in self._owed.values()):

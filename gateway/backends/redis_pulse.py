@@ -43,7 +43,7 @@ class Pulse:
         self._watchers: list[Callable[[], None]] = []
         self._poked = trio.Event()
         self._announced: NodeRecord | None = None
-        self._announced_at = float("-inf")
+        self._announced_at = self._beaten_at = float("-inf")
         self._failed = self._vanished = False
         self._connects = 0
 
@@ -78,18 +78,20 @@ class Pulse:
             while True:
                 with trio.move_on_after(PROBE if self.healthy else RETRY):
                     await self._poked.wait()
-                if self._poked.is_set():
+                doubted = self._poked.is_set()
+                if doubted:  # many operations fail at once, which must not make it ask all the time
                     self._poked = trio.Event()
-                    if not self.healthy:  # many operations fail at once: their pokes do not make it ask faster
-                        await trio.sleep(RETRY)
-                await self._beat(record() if record else None)
+                    await trio.sleep_until(self._beaten_at + RETRY)
+                await self._beat(record() if record else None, doubted)
         finally:
             await self._withdraw()
 
     # -- one question --------------------------------------------------------------------------------------
 
-    async def _beat(self, record: NodeRecord | None) -> None:
-        announcing = record is not None and self._due(record)
+    async def _beat(self, record: NodeRecord | None, doubted: bool = False) -> None:
+        """`doubted`: whether it takes writes is to be found out, too."""
+        self._beaten_at = self._clock.now()
+        announcing = record is not None and (doubted or self._due(record))
         commands: list[Command | ScriptCall] = [("TIME",)]
         if record is not None:
             key = self._keys.node(record.node_id)

@@ -58,8 +58,8 @@ class RedisServer:
                 assert time.monotonic() < deadline, "the server does not come up"
                 time.sleep(0.01)
 
-    def client(self, **options: Any) -> redis.Redis:
-        """A blocking client, to look at what is stored."""
+    def client(self, **options: Any) -> Any:
+        """A blocking redis.Redis, to look at what is stored; its annotations are of no use for reading answers."""
         client = redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=PATIENCE, driver_info=None, **options)
         self._clients.append(client)
         return client
