@@ -32,6 +32,13 @@ _COUNTERS = (
     ("access_undelivered", "undelivered", "Downstreams whose target was not here."),
     ("access_downstream_expired", "expired", "Downstreams that came too late to deliver."),
     ("access_downstream_malformed", "malformed_downstream", "Downstreams that could not be read."),
+    ("access_events_published", "events_published", "Events of sessions handed to the bus: online, kicked, offline."),
+    ("access_events_refused", "events_refused", "Events of sessions that the bus had no room for."),
+    ("access_events_received", "events_received", "User events from the bus, whoever sent them."),
+    ("access_events_elsewhere", "events_elsewhere", "User events for users who are not on this node."),
+    ("access_events_presence", "events_presence", "User events that nodes sent of sessions, about users here."),
+    ("access_events_delivered", "events_delivered", "User events given to the user's connections here."),
+    ("access_events_malformed", "events_malformed", "User events that could not be read or were not the user's."),
     ("access_throttled", "throttled", "Times that reading was paused because a user sent too fast."),
     ("access_faults", "faults", "Connections that a bug of the node ended."),
 )

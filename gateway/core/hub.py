@@ -14,6 +14,7 @@ from gateway._framing import Frame, SharedFrame
 from gateway.core import dispatcher
 from gateway.core.connection import Connection
 from gateway.core.delivery import Delivery
+from gateway.core.events import Events
 from gateway.core.flusher import Flusher
 from gateway.core.ids import ConnectionIds, secret_id
 from gateway.core.limits import Admission
@@ -84,6 +85,7 @@ class Hub:
         self.greeting = dispatcher.greeting_table()
         self.seated = dispatcher.seated_table()
         self.delivery = Delivery(self)
+        self.events = Events(self)
         self.now = trio.lowlevel.current_clock().current_time
         """Monotonic seconds: trio.current_time without finding the run anew for every frame."""
         self._drain = settings.drain
@@ -123,7 +125,9 @@ class Hub:
             self.admission.leave(connection.address)
             if not self.admission.open:
                 self._emptied.set()
-            self.metrics.sessions -= connection.session is not None
+            if connection.session is not None:
+                self.metrics.sessions -= 1
+                self.events.ended(connection, connection.session)
             location = self._seats.pop(connection.id, None)
             if location is not None:
                 await self.release(location)
@@ -154,6 +158,7 @@ class Hub:
         self.registry.seat(connection, session.user_id)
         self.metrics.sessions += 1
         connection.rearm()
+        self.events.online(connection, session)
 
     # -- locations -----------------------------------------------------------------------------------------
 
@@ -238,6 +243,7 @@ class Hub:
         subscriptions = [
             self.bus.subscribe(self.subjects.downstream(self.node_id), self.delivery.receive),
             self.bus.subscribe(self.subjects.broadcast, self.delivery.receive),
+            self.bus.subscribe(self.subjects.user_events, self.events.receive),
         ]
         try:
             async with trio.open_nursery() as nursery:

@@ -53,6 +53,18 @@ class Metrics:
         self.expired = 0
         """Downstreams that came after their `expires_at`."""
         self.malformed_downstream = 0
+        self.events_published = 0
+        """Words of our own about sessions: online, kicked, offline."""
+        self.events_refused = 0
+        """Of these, refused by the bus and lost."""
+        self.events_received = 0
+        """User events from the bus, our own among them; each is one of the next four."""
+        self.events_elsewhere = 0
+        """About users who are not here."""
+        self.events_presence = 0
+        self.events_delivered = 0
+        """Given to the user's connections, once for all of them."""
+        self.events_malformed = 0
         self.throttled = 0
         """Times that reading was paused for the message rate."""
         self.faults = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any, Self
 
 import msgspec
@@ -28,6 +29,16 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
         verify_envelope(cls.__name__, data)
         envelope: Self = _TABLES[cls].decode(data)
         return envelope
+
+
+class EventKind(StrEnum):
+    """What nodes tell of a user's sessions. Every other kind is somebody's own, and goes to the user's connections."""
+
+    ONLINE = "online"
+    OFFLINE = "offline"
+    """The session is gone, however it ended; comes once for each `online`."""
+    KICKED = "kicked"
+    """It was displaced or removed, the code in `data` as digits; `offline` follows."""
 
 
 class UserEvent(Envelope, frozen=True, kw_only=True):
