@@ -17,10 +17,11 @@ HERE = Path(__file__).parent
 ENVIRONMENT = {"PYTHONPATH": str(HERE.parent), "PATH": "/usr/bin:/bin"}
 
 
-def cpu(pid: int) -> int:
-    """Nanoseconds of CPU, user and system, that a process's threads have had."""
+def cpu(pid: int) -> tuple[int, int]:
+    """Nanoseconds that a process's threads have run, user and system, and have waited for a core to run on."""
     tasks = Path(f"/proc/{pid}/task")
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir())
+    times = [(task / "schedstat").read_text().split() for task in tasks.iterdir()]
+    return sum(int(each[0]) for each in times), sum(int(each[1]) for each in times)
 
 
 def on_core(number: int) -> None:
