@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 import trio
 
-from gateway.backends.asyncio_thread import AsyncioThread
 from gateway.backends.dev_keys import development_key, issue_token, open_authenticator
-from gateway.backends.memory import MemoryBus, MemoryLocationStore
-from gateway.backends.redis_locations import RedisLocationStore
+from gateway.cluster import open_ports
 from gateway.config import Config, check
 from gateway.console.browser import BrowserPage, development_origins
 from gateway.console.server import serve_console
@@ -205,15 +203,13 @@ async def open_node(
     """Put a node together from its configuration, and from your own parts where you give some.
 
     With `on_message` your function handles messages; without it, and without a `bus` of your own, the reference
-    Logic runs inside the node on a SQLite file in `config.data_dir`.
+    Logic runs inside the node on a SQLite file in `config.data_dir`. With NATS configured it does not, unless
+    `config.logic.embedded` says so: there `python -m gateway logic` runs it.
 
     Raises:
         gateway.ConfigError: something configured cannot work; one line says what and what would.
     """
     check(config)
-    used_bus = bus or MemoryBus(
-        max_messages=config.bus.max_messages, max_bytes=config.bus.max_bytes, max_payload=config.bus.max_payload
-    )
     subjects = Subjects()
 
     def function_logic(handler: OnMessage, push: Push) -> Logic:
@@ -223,14 +219,12 @@ async def open_node(
         return LogicService(used_bus, used_locations, store, config.logic)
 
     async with contextlib.AsyncExitStack() as stack:
-        if locations is None and config.redis is not None:
-            thread = await stack.enter_async_context(AsyncioThread())
-            locations = RedisLocationStore(config.redis, thread)
-        used_locations = locations or MemoryLocationStore()
+        ports = open_ports(config, bus=bus, locations=locations, name=config.node_id)
+        used_bus, used_locations = await stack.enter_async_context(ports)
         logic: Callable[[Push], Logic] | None = None
         if on_message is not None:
             logic = partial(function_logic, on_message)
-        elif bus is None:
+        elif bus is None and (config.logic.embedded or not config.nats.servers):
             store = await stack.enter_async_context(SqliteStore.open(Path(config.data_dir) / STORE_FILE))
             logic = partial(reference_logic, store)
         own_keys = authenticator is None and config.development

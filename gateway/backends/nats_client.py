@@ -15,15 +15,14 @@ import asyncio
 import contextlib
 import inspect
 import logging
-import ssl
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from nats.aio.client import Client, RawCredentials
 from nats.aio.transport import TcpTransport
 from nats.errors import Error as NatsError
 
+from gateway.backends.nats_access import read_credentials, read_nkey, tls_context
 from gateway.backends.settings_nats import NatsSettings, NatsTlsSettings
 
 log = logging.getLogger("gateway.nats")
@@ -129,59 +128,6 @@ async def open_client(client: BusClient, settings: NatsSettings, server: str, na
     opening = False
     if must_be_secure and not client.secure:
         raise NatsError("the server does not speak TLS")
-
-
-def tls_context(settings: NatsTlsSettings) -> ssl.SSLContext:
-    """What we trust and who we are.
-
-    Raises:
-        ValueError: one line that names the setting and says what is wrong.
-    """
-    try:
-        context = ssl.create_default_context(cafile=settings.ca or None)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"tls.ca: {settings.ca} cannot be used ({error}); name a PEM file") from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if settings.certificate:
-        try:
-            context.load_cert_chain(settings.certificate, settings.key or None, password=lambda: b"")
-        except (OSError, ValueError) as error:
-            raise ValueError(f"tls.certificate: {settings.certificate} cannot be used ({error})") from None
-    return context
-
-
-def read_nkey(path: str) -> str:
-    """An NKey seed from its file.
-
-    Raises:
-        ValueError: one line that says what is wrong; never what the file holds.
-    """
-    seed = _read(path, "nkey_file").strip()
-    if not seed.startswith("SU") or not seed.isalnum():
-        raise ValueError(f"nkey_file: {path} holds no user seed (SU...)")
-    return seed
-
-
-def read_credentials(path: str) -> str:
-    """A `.creds` file's text. nats-py would look for a missing part of it for ever.
-
-    Raises:
-        ValueError: one line that says what is wrong; never what the file holds.
-    """
-    text = _read(path, "credentials_file")
-    for part in ("BEGIN NATS USER JWT", "BEGIN USER NKEY SEED"):
-        if f"-----{part}-----\n" not in text.replace("\r\n", "\n"):
-            raise ValueError(f"credentials_file: {path} is no .creds file: it has no {part!r}")
-    return text
-
-
-def _read(path: str, field: str) -> str:
-    try:
-        return Path(path).read_text("ascii")
-    except OSError as error:
-        raise ValueError(f"{field}: {path} cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{field}: {path} is no text file") from None
 
 
 def _credentials(settings: NatsSettings, allowed: Callable[[], bool]) -> dict[str, Any]:

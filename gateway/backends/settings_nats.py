@@ -30,7 +30,7 @@ class NatsSettings(Settings, frozen=True):
     user: str = ""
     """Name to log in with."""
     password: Secret = ""
-    """Its password."""
+    """The password of `user`."""
     token: Secret = ""
     """A token to log in with."""
     nkey_file: str = ""

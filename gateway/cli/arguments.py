@@ -29,6 +29,7 @@ _SHORT = (
 _TOP = """\
 commands:
   run      run a node (also what happens without a command)
+  logic    run the reference Logic as its own process, in a cluster
   chat     talk to somebody, from a terminal
   token    make a token for a user
   config   show what is configured, and what can be
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"trio-gateway {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, help=argparse.SUPPRESS)
     _run(commands)
+    _logic(commands)
     _chat(commands)
     _token(commands)
     _config(commands)
@@ -132,6 +134,19 @@ def _run(commands: Any) -> None:
         "  GATEWAY_LOG__LEVEL=debug python -m gateway\n",
     )
     _configured(parser)
+
+
+def _logic(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "logic",
+        "logic:logic",
+        "Run the reference Logic by itself, for the nodes on the same NATS. Several share the work; on one machine\n"
+        "they share the store in --data-dir. SIGTERM or Ctrl-C finishes what was received; a second one stops at once.",
+        "  python -m gateway logic --config cluster.toml\n"
+        "  python -m gateway logic --set nats.servers=nats://127.0.0.1:4222 --set redis.host=127.0.0.1\n",
+    )
+    _configured(parser, ("--data-dir", "--log-level", "--log-format"))
 
 
 def _chat(commands: Any) -> None:

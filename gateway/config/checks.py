@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from gateway._framing import HEADER, is_name
 from gateway.backends.keys import KeyRefused, load_key
+from gateway.backends.nats_access import checked_server, read_credentials, read_nkey, tls_context
 from gateway.backends.redis_address import load_redis_tls, redis_address, sentinel_address
 from gateway.config.tree import Config
 from gateway.console.access import is_loopback, parse_address
@@ -29,6 +30,7 @@ def problems(config: Config, *, files: bool) -> Iterator[Problem]:
     yield from _numbers(config)
     yield from _proxies(config)
     yield from _keys(config, files)
+    yield from _nats(config, files)
     yield from _redis(config, files)
     if files:
         yield from _certificates(config)
@@ -127,6 +129,37 @@ def _keys(config: Config, files: bool) -> Iterator[Problem]:
         except KeyRefused as refused:
             field = "file" if key.file and not key.key else "key"
             yield (f"auth.keys.{kid}.{field}", f"auth.keys.{kid}.algorithm"), str(refused)
+
+
+def _nats(config: Config, files: bool) -> Iterator[Problem]:
+    nats = config.nats
+    for server in nats.servers:
+        try:
+            checked_server(server)
+        except ValueError as error:
+            yield ("nats.servers",), str(error)
+    kinds = [name for name in ("user", "token", "nkey_file", "credentials_file") if getattr(nats, name)]
+    if len(kinds) > 1:
+        yield (f"nats.{kinds[1]}", f"nats.{kinds[0]}"), f"cannot be used with nats.{kinds[0]}: one kind of credentials"
+    if bool(nats.user) != bool(nats.password):
+        yield ("nats.user", "nats.password"), "and nats.password go together"
+    if not files:
+        return
+    for name, text, read in (
+        ("nkey_file", nats.nkey_file, read_nkey),
+        ("credentials_file", nats.credentials_file, read_credentials),
+    ):
+        if text:
+            try:
+                read(text)
+            except ValueError as error:
+                yield (f"nats.{name}",), str(error).partition(": ")[2]
+    if nats.tls is not None:
+        try:
+            tls_context(nats.tls)
+        except ValueError as error:
+            field, _, problem = str(error).partition(": ")  # it says which file
+            yield (f"nats.{field}",), problem
 
 
 def _redis(config: Config, files: bool) -> Iterator[Problem]:

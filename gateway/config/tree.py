@@ -10,6 +10,7 @@ import msgspec
 from msgspec import inspect as types
 
 from gateway.backends.settings import BusSettings, JwtSettings
+from gateway.backends.settings_nats import NatsSettings
 from gateway.backends.settings_redis import RedisSettings
 from gateway.console.settings import ConsoleSettings
 from gateway.core.settings import DrainSettings, HeartbeatSettings, LimitSettings, LoginSettings, Settings
@@ -36,6 +37,7 @@ class Config(Settings, frozen=True):
     login: LoginSettings = LoginSettings()
     auth: JwtSettings = JwtSettings()
     bus: BusSettings = BusSettings()
+    nats: NatsSettings = NatsSettings()
     redis: RedisSettings | None = None
     logic: LogicSettings = LogicSettings()
     console: ConsoleSettings = ConsoleSettings()

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 import trio
 
-from gateway.core.ports import Bus, LocationStore
+from gateway.core.ports import Bus, LocationStore, Subscription
 from gateway.logic.answers import answer_syncs
 from gateway.logic.intake import Intake, Job
 from gateway.logic.routing import Origin, Places, Router
@@ -95,6 +95,7 @@ class LogicService:
         self._router = Router(bus, locations, self._subjects, self._settings)
         self._intake = Intake(self._router, self._settings)
         self._told: list[Told] = []
+        self._subscriptions: list[Subscription] = []
         self._stored = self._repeated = self._rejected = self._receipts = 0
         self._syncs = self._signals = self._store_failures = 0
 
@@ -102,7 +103,7 @@ class LogicService:
         """Serve until cancelled. A transaction that has begun is finished and its messages count as stored;
         what was not acknowledged the client sends again."""
         intake = self._intake
-        subscriptions = [
+        self._subscriptions = [
             self._bus.subscribe(self._subjects.upstream, intake.receive, queue=LOGIC_QUEUE),
             self._bus.subscribe(self._subjects.undelivered, intake.undelivered, queue=LOGIC_QUEUE),
         ]
@@ -116,10 +117,14 @@ class LogicService:
                 nursery.start_soon(self._forever, self._redeliver_next)
                 task_status.started()
         finally:
-            for subscription in subscriptions:
-                subscription.close()
+            self.part()
             send.close()
             receive.close()
+
+    def part(self) -> None:
+        """Take nothing new; the others of the queue group do. What was received is finished: see `drain`."""
+        while self._subscriptions:
+            self._subscriptions.pop().close()
 
     async def drain(self) -> None:
         """Return when everything received has been stored, answered and handed to the bus. The caller holds a

@@ -16,8 +16,11 @@ STORE_FILE = "logic.sqlite"
 
 
 class LogicSettings(Settings, frozen=True):
-    """The embedded Logic: bounds on what it holds, and its patience."""
+    """The reference Logic: where it runs, bounds on what it holds, and its patience."""
 
+    embedded: bool = False
+    """With NATS: whether this node also runs Logic inside itself, beside or instead of `python -m gateway logic`.
+    Without NATS it always does."""
     content_bytes: Annotated[int, Meta(ge=1, le=49_152)] = 32_768
     """Largest `content` of a message in UTF-8 bytes; more is Rejected with 4004. One always fits a Sync answer."""
     signal_bytes: Annotated[int, Meta(ge=0, le=49_152)] = 1_024

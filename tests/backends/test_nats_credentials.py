@@ -16,7 +16,7 @@ import pytest
 import trio
 import trustme
 
-from gateway.backends.nats_client import read_credentials, read_nkey, tls_context
+from gateway.backends.nats_access import checked_server, read_credentials, read_nkey, tls_context
 from gateway.backends.settings_nats import NatsSettings, NatsTlsSettings
 from tests.backends.nats import running_bus, settings, until
 from tests.contracts.bus import Inbox
@@ -262,6 +262,22 @@ def test_a_file_that_is_no_seed(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(ValueError, match=r"nkey_file: .* no user seed") as refusal:
         read_nkey(str(file))
     assert "secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("server", ["nats://127.0.0.1:4222", "tls://nats.example.org", "nats://[::1]:4222"])
+def test_addresses(server: str) -> None:
+    assert checked_server(server) == server
+
+
+@pytest.mark.parametrize(
+    "server",
+    ["", "127.0.0.1:4222", "http://h:1", "ws://h:1", "nats://", "nats://h:0", "nats://h:99999", "nats://h:1/x", "nats://[",
+     "nats://h:1\r\nPUB", "nats://user:s3cret@h:1"],
+)  # fmt: skip
+def test_what_is_no_address(server: str) -> None:
+    with pytest.raises(ValueError, match="must be like nats://host:4222") as refusal:
+        checked_server(server)
+    assert "s3cret" not in str(refusal.value)
 
 
 def test_files_of_tls_that_are_none(tmp_path: Path) -> None:

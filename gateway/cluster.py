@@ -1,0 +1,70 @@
+"""Which bus and which location store a configuration means, opened for as long as they are used. Nothing runs here.
+
+The drivers are imported when they are configured: a node by itself needs neither them nor the asyncio thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from gateway.backends.memory import MemoryBus, MemoryLocationStore
+from gateway.config import Config, ConfigError
+from gateway.core.ports import Bus, LocationStore
+
+
+def check_cluster(config: Config, *, logic: bool = False) -> None:
+    """What only several processes together need; with `logic`, for a Logic that is a process of its own.
+
+    Raises:
+        ConfigError: one line that says what is missing.
+    """
+    if logic and not config.nats.servers:
+        raise ConfigError(["nats.servers: say where NATS is; Logic as its own process meets its nodes there"])
+    if config.nats.servers and config.redis is None:
+        raise ConfigError(
+            ["nats.servers: needs redis too (redis.host): without it each process knows only its own users' locations"]
+        )
+
+
+@asynccontextmanager
+async def open_ports(
+    config: Config, *, bus: Bus | None = None, locations: LocationStore | None = None, name: str = "gateway"
+) -> AsyncIterator[tuple[Bus, LocationStore]]:
+    """The configured ones, or those that are given; they work once they `run`. `name` is what NATS shows.
+
+    Raises:
+        ConfigError: NATS is configured without Redis, and no location store is given.
+    """
+    remote_bus = bus is None and bool(config.nats.servers)
+    remote_locations = locations is None and config.redis is not None
+    if remote_bus and locations is None:
+        check_cluster(config)
+    async with contextlib.AsyncExitStack() as stack:
+        if remote_bus or remote_locations:
+            from gateway.backends.asyncio_thread import AsyncioThread
+
+            thread = await stack.enter_async_context(AsyncioThread())
+            if remote_bus:
+                from gateway.backends.nats_bus import NatsBus
+
+                bounds = config.bus
+                bus = NatsBus(
+                    config.nats,
+                    thread,
+                    name=name,
+                    max_messages=bounds.max_messages,
+                    max_bytes=bounds.max_bytes,
+                    max_payload=bounds.max_payload,
+                )
+            if locations is None and config.redis is not None:
+                from gateway.backends.redis_locations import RedisLocationStore
+
+                locations = RedisLocationStore(config.redis, thread)
+        if bus is None:
+            bounds = config.bus
+            bus = MemoryBus(
+                max_messages=bounds.max_messages, max_bytes=bounds.max_bytes, max_payload=bounds.max_payload
+            )
+        yield bus, locations or MemoryLocationStore()

@@ -1,0 +1,191 @@
+"""Two nodes, Logic as a service of its own, NATS and Redis: one gateway, also while NATS is away (threat 36)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from gateway.backends.nats_bus import NatsBus
+from gateway.backends.settings_redis import RedisSettings
+from gateway.cli.logic import open_logic
+from gateway.client import Client, ClientSettings, connect
+from gateway.config import Config, ConfigError, Flag, load
+from gateway.core.settings import LimitSettings
+from gateway.logic.settings import LogicSettings
+from gateway.node import open_node
+from gateway.protocol.types import AckStatus
+from tests.backends.nats import PATIENCE, settings, until
+from tests.client.server import take
+from tests.support.nats_server import NatsServer, nats_server
+from tests.support.node import RunningNode, test_config
+from tests.support.redis_server import redis_server
+
+ANNA, BO = 1001, 1002
+FREELY = LimitSettings(message_rate=100_000, message_burst=100_000)
+
+
+class Cluster:
+    """Everything in this process but the servers."""
+
+    def __init__(self, nats: NatsServer, redis_port: int, folder: Path) -> None:
+        self.nats = nats
+        self.folder = folder
+        self.sections: dict[str, Any] = {
+            "nats": settings(nats.url),
+            "redis": RedisSettings(port=redis_port),
+            "limits": FREELY,
+        }
+
+    def config(self, node_id: str) -> Config:
+        return test_config(self.folder, "tcp", node_id=node_id, **self.sections)
+
+    @asynccontextmanager
+    async def node(self, node_id: str, **sections: Any) -> AsyncIterator[RunningNode]:
+        config = test_config(self.folder, "tcp", node_id=node_id, **(self.sections | sections))
+        async with open_node(config) as node, trio.open_nursery() as nursery:
+            await nursery.start(node.run)
+            await until(lambda: not node.not_ready())
+            yield RunningNode(node, "tcp", nursery)
+            nursery.cancel_scope.cancel()
+
+    @asynccontextmanager
+    async def logic(self, name: str) -> AsyncIterator[None]:
+        async with open_logic(self.config(name)) as process, trio.open_nursery() as nursery:
+            await nursery.start(process.run)
+            yield
+            with trio.fail_after(PATIENCE):
+                await process.drain()
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    folder = tmp_path / "nats"
+    folder.mkdir()
+    with redis_server() as redis:
+        async with nats_server(folder) as nats:
+            yield Cluster(nats, redis.port, tmp_path)
+
+
+@asynccontextmanager
+async def user(node: RunningNode, user_id: int) -> AsyncIterator[Client]:
+    token = functools.partial(node.token, user_id)
+    quick = ClientSettings(backoff_base=0.02, backoff_cap=0.2)
+    async with connect(node.url, token=token, device_id="phone", settings=quick) as client:
+        yield client
+
+
+async def test_a_chat_across_nodes(cluster: Cluster) -> None:
+    with trio.fail_after(PATIENCE):
+        async with AsyncExitStack() as stack:
+            enter = stack.enter_async_context
+            first, second = await enter(cluster.node("node-1")), await enter(cluster.node("node-2"))
+            await enter(cluster.logic("logic-1"))
+            anna, bo = await enter(user(first, ANNA)), await enter(user(second, BO))
+            stored = await anna.send("hej Bo", to_user=BO)
+            assert stored is not None
+            assert stored.status is AckStatus.STORED
+            assert [each.content for each in await take(bo, 1)] == ["hej Bo"]
+            await bo.send("hej Anna", to_user=ANNA)
+            assert [each.content for each in await take(anna, 1)] == ["hej Anna"]
+
+
+async def test_t36_nothing_stored_is_lost_while_nats_is_killed_and_restarted(cluster: Cluster) -> None:
+    with trio.fail_after(60):
+        async with AsyncExitStack() as stack:
+            enter = stack.enter_async_context
+            first, second = await enter(cluster.node("node-1")), await enter(cluster.node("node-2"))
+            for name in ("logic-1", "logic-2"):
+                await enter(cluster.logic(name))
+            anna, bo = await enter(user(first, ANNA)), await enter(user(second, BO))
+            heard: list[str] = []
+            stored: set[str] = set()
+
+            async def send(text: str) -> None:
+                receipt = await anna.send(text, to_user=BO)
+                if receipt is not None and receipt.status is AckStatus.STORED:
+                    stored.add(text)
+
+            async def listen() -> None:
+                while True:
+                    heard.extend(each.content for each in await take(bo, 1))
+
+            async def interrupt() -> None:
+                await trio.sleep(0.3)
+                await cluster.nats.kill()
+                await until(lambda: first.node.not_ready() == "the bus cannot be reached")
+                await trio.sleep(0.5)
+                await cluster.nats.start()
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(listen)
+                async with trio.open_nursery() as work:
+                    work.start_soon(interrupt)
+                    for i in range(200):
+                        work.start_soon(send, str(i))
+                        await trio.sleep(0.005)
+                assert len(stored) == 200
+                await until(lambda: len(heard) >= 200)
+                nursery.cancel_scope.cancel()
+            assert sorted(heard, key=int) == [str(i) for i in range(200)]
+            for node in (first, second):
+                assert node.hub.metrics.accepted == 1
+                assert not node.node.not_ready()
+
+
+async def test_logic_may_stay_embedded(cluster: Cluster) -> None:
+    with trio.fail_after(PATIENCE):
+        async with AsyncExitStack() as stack:
+            enter = stack.enter_async_context
+            embedded = LogicSettings(embedded=True)
+            first = await enter(cluster.node("node-1", logic=embedded))
+            second = await enter(cluster.node("node-2"))
+            anna, bo = await enter(user(first, ANNA)), await enter(user(second, BO))
+            await bo.send("hej", to_user=ANNA)
+            assert [each.content for each in await take(anna, 1)] == ["hej"]
+
+
+async def test_nats_alone_is_refused(tmp_path: Path) -> None:
+    config = test_config(tmp_path, "tcp", nats=settings("nats://127.0.0.1:4222"))
+    with pytest.raises(ConfigError, match=r"nats\.servers: needs redis too") as refusal:
+        async with open_node(config):
+            pass
+    assert len(refusal.value.problems) == 1
+
+
+async def test_nats_with_locations_of_ones_own_is_not(tmp_path: Path) -> None:
+    from gateway.backends.memory import MemoryLocationStore
+
+    config = test_config(tmp_path, "tcp", nats=settings("nats://127.0.0.1:4222"))
+    async with open_node(config, locations=MemoryLocationStore()) as node:
+        assert isinstance(node.bus, NatsBus)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("nats.servers", "http://127.0.0.1:1", "must be like nats://"),
+        ("nats.servers", "nats://u:s3cret@127.0.0.1:1", "without credentials"),
+        ("nats.password", "s3cret", "go together"),
+        ("nats.nkey_file", "/nowhere/nkey", "cannot be read"),
+        ("nats.credentials_file", "/nowhere/creds", "cannot be read"),
+        ("nats.tls.ca", "/nowhere/ca", "cannot be used"),
+        ("nats.tls.certificate", "/nowhere/certificate", "cannot be used"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_line(name: str, value: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as refusal:
+        load(environment={}, flags=[Flag(f"--set {name}", name, value)])
+    assert len(refusal.value.problems) == 1
+    assert "s3cret" not in str(refusal.value)
+
+
+def test_one_kind_of_credentials_only() -> None:
+    texts = {"nats.user": "u", "nats.password": "p", "nats.token": "t"}
+    with pytest.raises(ConfigError, match=r"nats\.token: cannot be used with nats\.user"):
+        load(environment={}, flags=[Flag(f"--set {name}", name, text) for name, text in texts.items()])
