@@ -19,7 +19,7 @@ import time
 import trio
 import trio.testing
 from processes import on_core
-from websocket_load import Client
+from websocket_load import connected
 
 from gateway import Config, open_node
 from gateway._framing import build_downstream
@@ -46,8 +46,8 @@ class Anybody:
 def load(port: int, bare_port: int, connections: int) -> None:
     """Hold the connections and drop what comes, until standard input ends."""
     epoll = select.epoll()
-    clients = [Client(port, "login", number) for number in range(connections)]
-    held = {client.socket.fileno(): client.socket for client in clients}
+    clients = [connected(port, "login", number) for number in range(connections)]
+    held = {client.fileno(): client for client in clients}
     for _ in range(connections):
         sock = socket.create_connection(("127.0.0.1", bare_port))
         sock.setblocking(False)

@@ -1,16 +1,19 @@
 """The load of `benchmarks/websocket.py`: WebSocket clients on one epoll, in a process of their own.
 
-    python benchmarks/websocket_load.py PORT PID KIND CONNECTIONS WINDOW WARM SECONDS
+    python benchmarks/websocket_load.py PORT PID KIND CONNECTIONS WINDOW JOINED WARM SECONDS LIBRARY
 
-Every connection keeps WINDOW messages in flight. Prints one JSON line: messages answered while measuring, and the
-nanoseconds of CPU that process PID spent meanwhile. KIND `gateway` logs in, sends
-chat messages and counts their acknowledgements; any other sends 64 bytes and gets them back.
+Every connection keeps WINDOW messages in flight, each by a write of its own or, if JOINED is 1, together by one.
+LIBRARY is `websocket_load.c`, compiled. Prints one JSON line: answers while measuring, the nanoseconds of CPU that
+process PID spent meanwhile, and the part of the time that it or the load wanted to run but found its core taken by
+somebody else. KIND `gateway` logs in, sends chat messages and counts their acknowledgements; any other sends 64 bytes
+and gets them back.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
-import select
+import os
 import socket
 import sys
 import time
@@ -31,103 +34,72 @@ def masked(payload: bytes) -> bytes:
     return head + KEY + bytes(byte ^ KEY[i & 3] for i, byte in enumerate(payload))
 
 
-def chat(user: int) -> bytes:
-    """A small chat message: 16 characters."""
-    return encode(ChatMessage(msg_id="bench-0001", to_user=user + 1, content="sixteen letters!"), seq=7, timestamp=1)
+def connected(port: int, kind: str, number: int) -> socket.socket:
+    """One client, upgraded, and logged in where there is a login."""
+    sock = socket.create_connection(("127.0.0.1", port))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.sendall(
+        b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    head = b""
+    while b"\r\n\r\n" not in head:
+        more = sock.recv(CHUNK)
+        assert more, head
+        head += more
+    assert head.startswith(b"HTTP/1.1 101"), head
+    if kind in {"gateway", "login"}:
+        auth = AuthRequest(token=str(1000 + number), device_id="bench", platform="load")
+        sock.sendall(masked(encode(auth, seq=1)))
+        assert sock.recv(CHUNK)
+    return sock
 
 
-class Client:
-    """One connection: counts payload bytes in, writes as many messages as were answered."""
-
-    def __init__(self, port: int, kind: str, number: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.sendall(
-            b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        )
-        head = b""
-        while b"\r\n\r\n" not in head:
-            more = self.socket.recv(CHUNK)
-            assert more, head
-            head += more
-        assert head.startswith(b"HTTP/1.1 101"), head
-        self.one = masked(ECHO)
-        self.answer = len(ECHO)
-        self._left = 0  # payload bytes of the current frame
-        self._head = b""
-        self._loose = 0  # payload bytes of an answer that is not whole yet
-        if kind in ("gateway", "login"):
-            user = 1000 + number
-            self.socket.sendall(masked(encode(AuthRequest(token=str(user), device_id="bench", platform="load"), seq=1)))
-            self.socket.recv(CHUNK)
-        if kind == "gateway":
-            self.one = masked(chat(1000 + number))
-            self.socket.sendall(self.one)
-            first = self.socket.recv(CHUNK)
-            self.answer = len(first) - (4 if first[1] == 126 else 2)
-        self.socket.setblocking(False)
-
-    def send(self, count: int) -> None:
-        """Write so many messages."""
-        data = self.one * count
-        assert self.socket.send(data) == len(data)
-
-    def answered(self) -> int:
-        """Read, and count the answers that came whole."""
-        data = self._head + self.socket.recv(CHUNK)
-        assert data, "the server closed"
-        payload, at, size = self._loose, 0, len(data)
-        while True:
-            take = min(self._left, size - at)
-            payload += take
-            at += take
-            self._left -= take
-            if size - at < 2 or (data[at + 1] == 126 and size - at < 4):
-                break
-            if data[at + 1] == 126:
-                self._left = data[at + 2] << 8 | data[at + 3]
-                at += 4
-            else:
-                self._left = data[at + 1]
-                at += 2
-        self._head = data[at:]
-        count, self._loose = divmod(payload, self.answer)
-        return count
+def request(kind: str) -> bytes:
+    """What is sent: for the gateway a small chat message of 16 characters."""
+    if kind != "gateway":
+        return masked(ECHO)
+    return masked(encode(ChatMessage(msg_id="bench-0001", to_user=999, content="sixteen letters!"), seq=7, timestamp=1))
 
 
-def main(port: int, pid: int, kind: str, connections: int, window: int, warm: float, seconds: float) -> None:
+def payload_size(frame: bytes) -> int:
+    """Bytes of payload in one whole frame of the server's."""
+    return len(frame) - (4 if frame[1] == 126 else 2)
+
+
+def main(port: int, pid: int, kind: str, connections: int, window: int, joined: int, library: str) -> None:
     """Run the load and print what came of it."""
-    clients = [Client(port, kind, number) for number in range(connections)]
-    epoll = select.epoll()
-    by_fd = {}
-    for client in clients:
-        epoll.register(client.socket, select.EPOLLIN)
-        by_fd[client.socket.fileno()] = client
-        client.send(window)
-    begin = time.perf_counter() + warm
-    end = begin + seconds
-    measuring = False
-    count = spent = 0
-    started = 0.0
-    while True:
-        now = time.perf_counter()
-        if not measuring and now >= begin:
-            measuring, count, spent, started = True, 0, cpu(pid), now
-        elif now >= end:
-            break
-        for fd, _ in epoll.poll(1.0):
-            client = by_fd[fd]
-            answered = client.answered()
-            if answered:
-                count += answered
-                client.send(answered)
-    spent = cpu(pid) - spent
-    elapsed = time.perf_counter() - started
-    print(json.dumps({"messages": count, "cpu_ns": spent, "seconds": elapsed, "bytes": len(clients[0].one)}))
+    warm, seconds = float(sys.argv[7]), float(sys.argv[8])
+    socks = [connected(port, kind, number) for number in range(connections)]
+    one = request(kind)
+    socks[0].sendall(one)
+    answer = ctypes.c_size_t(payload_size(socks[0].recv(CHUNK)))
+    load = ctypes.CDLL(library)
+    load.drive.restype = ctypes.c_long
+    load.place_size.restype = ctypes.c_size_t
+    size = ctypes.c_size_t(len(one))
+    fds = (ctypes.c_int * connections)(*(sock.fileno() for sock in socks))
+    places = ctypes.create_string_buffer(load.place_size() * connections)
+    messages = one * window
+
+    def drive(length: float) -> int:
+        answers = int(load.drive(fds, connections, messages, size, answer, joined, ctypes.c_double(length), places))
+        assert answers > 0
+        return answers
+
+    assert load.fill(fds, connections, messages, size, window, joined)
+    drive(warm)
+    started, spent, waited = time.perf_counter(), *cpu(pid)
+    waited += cpu(os.getpid())[1]
+    answers = drive(seconds)
+    elapsed, spent_now, waited_now = time.perf_counter() - started, *cpu(pid)
+    waited_now += cpu(os.getpid())[1]
+    found = {"messages": answers, "cpu_ns": spent_now - spent, "seconds": elapsed, "bytes": len(one)}
+    busy = (spent_now - spent) / elapsed / 1e9
+    print(json.dumps(found | {"busy": busy, "disturbed": (waited_now - waited) / elapsed / 1e9}))
 
 
 if __name__ == "__main__":
     on_core(-1)
-    numbers = [int(text) for text in (sys.argv[1], sys.argv[2], sys.argv[4], sys.argv[5])]
-    main(numbers[0], numbers[1], sys.argv[3], numbers[2], numbers[3], float(sys.argv[6]), float(sys.argv[7]))
+    port, pid, connections, window, joined = (int(text) for text in (sys.argv[1], sys.argv[2], *sys.argv[4:7]))
+    main(port, pid, sys.argv[3], connections, window, joined, sys.argv[9])
