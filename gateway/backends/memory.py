@@ -6,7 +6,6 @@ Nothing here may reach a socket, a file or another thread. Both classes belong t
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +14,11 @@ from typing import Final
 import msgspec
 import trio
 
+from gateway.backends.subjects import checked_pattern, checked_subject
 from gateway.core.ports import BusHandler, Location, LoginPolicy, NodeRecord, Subscription
 
 log = logging.getLogger("gateway.bus")
 
-_SUBJECT: Final = re.compile(r"[A-Za-z0-9_-]{1,64}(?:\.[A-Za-z0-9_-]{1,64})*")
-_PATTERN: Final = re.compile(r"(?:[A-Za-z0-9_-]{1,64}|\*)(?:\.(?:[A-Za-z0-9_-]{1,64}|\*))*")
 _ROUTES: Final = 4096
 """Subjects whose receivers are remembered; past it all are looked up anew, so that strangers' ids cost no memory."""
 _LOG_INTERVAL: Final = 1.0
@@ -144,8 +142,8 @@ class MemoryBus:
 
     def publish(self, subject: str, payload: bytes) -> bool:
         """Queue `payload`; False when the bound is reached or `run` is not running."""
-        if subject not in self._routes and not _SUBJECT.fullmatch(subject):
-            raise ValueError(f"not a subject: {subject[:80]!r}")
+        if subject not in self._routes:
+            checked_subject(subject)
         size = len(payload)
         if size > self._max_payload:
             raise ValueError(f"a payload of {size} bytes; at most {self._max_payload}")
@@ -160,10 +158,7 @@ class MemoryBus:
 
     def subscribe(self, subject: str, handler: BusHandler, *, queue: str = "") -> Subscription:
         """Call `handler` for each payload on `subject`; `*` stands for one name. With `queue`, share it."""
-        if not _PATTERN.fullmatch(subject):
-            raise ValueError(f"not a subject: {subject[:80]!r}")
-        if queue and not _SUBJECT.fullmatch(queue):
-            raise ValueError(f"not a queue group: {queue[:80]!r}")
+        checked_pattern(subject, queue)
         subscription = _Subscription(self, subject, handler, queue)
         self._subscriptions.append(subscription)
         self._routes.clear()

@@ -75,7 +75,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 @asynccontextmanager
 async def user(node: RunningNode, user_id: int) -> AsyncIterator[Client]:
     token = functools.partial(node.token, user_id)
-    quick = ClientSettings(backoff_base=0.02, backoff_cap=0.2)
+    quick = ClientSettings(backoff_base=0.02, backoff_cap=0.2, resend_after=1.0)
     async with connect(node.url, token=token, device_id="phone", settings=quick) as client:
         yield client
 
