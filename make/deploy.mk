@@ -1,0 +1,22 @@
+# The files in deploy/, and a whole cluster on this machine.
+# promtool is taken from Debian's package without installing it: that would start a Prometheus.
+PROMETHEUS := .tools/prometheus
+PROMTOOL ?= $(firstword $(wildcard $(PROMETHEUS)/usr/bin/promtool) $(shell command -v promtool))
+
+extras: alerts
+extras-fetch: alerts-fetch
+
+.PHONY: alerts-fetch
+alerts-fetch: ## fetch promtool (Debian's package prometheus; nothing is installed)
+	apt-get update -q
+	rm -rf $(PROMETHEUS) && mkdir -p $(PROMETHEUS)
+	cd $(PROMETHEUS) && apt-get download -q prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
+	$(PROMETHEUS)/usr/bin/promtool --version
+
+.PHONY: alerts
+alerts: $(VENV)/dev ## the alert rules and the dashboard's queries under promtool, and whether their tests can fail
+	@if [ -n "$(PROMTOOL)" ]; then \
+		$(BIN)/python -m tests.deploy.alerts $(PROMTOOL); \
+	else \
+		echo "SKIPPED alerts: promtool is not installed; make alerts-fetch gets it on Debian" >&2; [ "$$CI" != true ]; \
+	fi
