@@ -24,7 +24,8 @@ from gateway.console.server import serve_console
 from gateway.core.hub import Hub, HubSettings
 from gateway.core.metrics import Metrics
 from gateway.core.ports import Authenticator, Bus, LocationStore, NodeRecord
-from gateway.logic.function import FunctionLogic, OnMessage, Push
+from gateway.logic.function import FunctionLogic, OnMessage
+from gateway.logic.push import Push
 from gateway.logic.service import LogicService
 from gateway.logic.settings import STORE_FILE
 from gateway.logic.store_sqlite import SqliteStore

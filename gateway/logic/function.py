@@ -1,168 +1,282 @@
-"""Logic made of one function: for a Trio program that embeds a node and handles its users' messages itself.
+"""Logic made of functions: for a Trio program that handles its users' messages itself.
 
-Speaks to the gateway through the Bus and the LocationStore, like the reference Logic; stores nothing.
+Runs inside a node (`open_node(on_message=...)`) and in a process of its own (`gateway.backend`). Speaks to the
+gateway through the Bus and the LocationStore, like the reference Logic; stores nothing.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 import trio
 
-from gateway._framing import ChatFrame, FrameError, Upstream, build_downstream, parse_upstream
-from gateway.core.ports import Bus, LocationStore
+from gateway._framing import ChatFrame, FrameError, Upstream, parse_upstream
+from gateway.core.ports import Bus, Subscription
+from gateway.logic.push import Push, now_ms
 from gateway.protocol.codes import Code
-from gateway.protocol.messages import ChatMessage, Message, MessageAck, SyncResponse, decode, packet, type_of
+from gateway.protocol.messages import (
+    ChatMessage,
+    Message,
+    MessageAck,
+    SyncRequest,
+    SyncResponse,
+    decode,
+    packet,
+    type_of,
+)
 from gateway.protocol.subjects import LOGIC_QUEUE, Subjects
-from gateway.protocol.types import AckStatus, Action, MsgType
+from gateway.protocol.types import AckStatus, MsgType
 
 log = logging.getLogger("gateway.function")
 
 LANES = 32
-"""Users are spread over so many lanes: one user's messages are handled in order, others' meanwhile."""
+"""Users are spread over so many lanes: one user's frames are handled in order, others' meanwhile."""
 LANE_BOUND = 256
-"""Messages that wait in one lane; one more is Rejected with 4402."""
+"""Frames that wait in one lane; one more is refused with 4402."""
+BYTES_BOUND = 64 * 1024 * 1024
+"""Bytes of frames that wait in all lanes together; beyond them everything is refused with 4402."""
 
 
-class Incoming(msgspec.Struct, frozen=True, kw_only=True):
-    """One message from an authenticated client. `message.from_user` is the session's user."""
+class Sender(msgspec.Struct, frozen=True, kw_only=True):
+    """Which authenticated connection something came from."""
 
     user_id: int
     device_id: str
     platform: str
     node_id: str
     conn_id: int
+
+
+class Incoming(Sender, frozen=True, kw_only=True):
+    """One message from an authenticated client. `message.from_user` is the session's user."""
+
     message: ChatMessage
 
 
+class Arrival(Sender, frozen=True, kw_only=True):
+    """Anything else that a client sends up: a SyncRequest, a Signal, or a MessageAck that says Delivered or Read.
+
+    What `message` says of who sent it is the client's claim: `user_id` counts.
+    """
+
+    message: Message
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """The message is yours, durably as far as you promise that; its sender is told Stored."""
+
+    server_seq: int = 0
+    """Its place in the sender's timeline, if you keep such a thing."""
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """The sender is told Rejected, with a code of the table."""
+
+    code: int = Code.INVALID_PAYLOAD
+
+
 class Refused(Exception):
-    """Raised by a handler: the sender gets Rejected with `code` of the table."""
+    """Raised by a handler instead of returning `Rejected(code)`."""
 
     def __init__(self, code: int = Code.INVALID_PAYLOAD) -> None:
         super().__init__(code)
         self.code = code
 
 
-OnMessage = Callable[[Incoming], Awaitable[None]]
+OnMessage = Callable[[Incoming], Awaitable[Stored | Rejected | None]]
+"""Handles a message; None says Stored. What it raises, but Refused, is logged and Rejected with 4401."""
+OnOther = Callable[[Arrival], Awaitable[Message | None]]
+"""Handles the rest; what it returns is the reply to the request. A Sync that it fails on is answered with 4401."""
 
 
-class Push:
-    """Sends to users, wherever they are connected."""
+class FunctionStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What a FunctionLogic has done since the start; `received` is the sum of the others but `not_answered`."""
 
-    def __init__(self, bus: Bus, locations: LocationStore, subjects: Subjects) -> None:
-        self._bus = bus
-        self._locations = locations
-        self._subjects = subjects
-
-    async def __call__(self, user_id: int, message: Message, *, device_id: str = "", platform: str = "") -> int:
-        """Send one message to a user's connections, or to one device or platform of theirs.
-
-        Returns:
-            How many connections it was sent to; 0 when the user is not online or the bus is full.
-        """
-        body = packet(message, timestamp=_now_ms())
-        sent = 0
-        for location in (await self._locations.lookup([user_id])).get(user_id, []):
-            if device_id not in ("", location.device_id) or platform not in ("", location.platform):
-                continue
-            sent += self.to_connection(location.access_node, user_id, location.conn_id, type_of(message), body)
-        return sent
-
-    def to_connection(self, node_id: str, user_id: int, conn_id: int, msg_type: int, body: bytes) -> bool:
-        """Send one packet to one connection; False when the bus is full."""
-        down = build_downstream(user_id, (conn_id,), "", "", 0, Action.DELIVER, 0, msg_type, body, 0)
-        return self._bus.publish(self._subjects.downstream(node_id), down)
+    received: int
+    """Upstream envelopes."""
+    malformed: int
+    stored: int
+    rejected: int
+    """Messages refused by the function, failed, or over the bounds."""
+    others: int
+    """Syncs, receipts and signals that were handled."""
+    ignored: int
+    """Receipts and signals that nobody wanted, or that found no room."""
+    waiting: int
+    """In the lanes, or being handled."""
+    not_answered: int
+    """Answers that the bus had no room for."""
 
 
 class FunctionLogic:
-    """Subscribes upstream and calls `on_message` for each Message. Returning from it says Stored to the sender."""
+    """Subscribes upstream and calls a function for each frame: each user's in order, different users' side by side."""
 
-    def __init__(self, bus: Bus, push: Push, subjects: Subjects, on_message: OnMessage) -> None:
+    def __init__(
+        self, bus: Bus, push: Push, subjects: Subjects, on_message: OnMessage, on_other: OnOther | None = None
+    ) -> None:
+        """
+        Args:
+            bus: where the nodes are.
+            push: how answers are sent.
+            subjects: of the nodes' prefix.
+            on_message: handles messages.
+            on_other: handles the rest; without it, Syncs are answered by an empty page.
+        """
         self._bus = bus
         self._push = push
         self._subjects = subjects
         self._on_message = on_message
-        self._handling = 0
+        self._on_other = on_other
+        self._subscription: Subscription | None = None
+        self._waiting = self._waiting_bytes = 0
         self._idle = trio.Event()
-        self._lanes = [trio.open_memory_channel[Upstream](LANE_BOUND) for _ in range(LANES)]
+        self._lanes = [trio.open_memory_channel[tuple[Upstream, int]](LANE_BOUND) for _ in range(LANES)]
+        self._received = self._malformed = self._stored = self._rejected = self._others = self._ignored = 0
+        self._not_answered = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Handle messages until cancelled."""
-        subscription = self._bus.subscribe(self._subjects.upstream, self._receive, queue=LOGIC_QUEUE)
+        """Handle what comes until cancelled; what was not answered then, clients send again."""
+        self._subscription = self._bus.subscribe(self._subjects.upstream, self._receive, queue=LOGIC_QUEUE)
         try:
             async with trio.open_nursery() as nursery:
                 for _, lane in self._lanes:
                     nursery.start_soon(self._handle_lane, lane)
                 task_status.started()
         finally:
-            subscription.close()
+            self.part()
             for send, receive in self._lanes:
                 send.close()
                 receive.close()
 
+    def part(self) -> None:
+        """Take nothing new; the others of the queue group do. What was received is finished: see `drain`."""
+        if self._subscription is not None:
+            self._subscription.close()
+
     async def drain(self) -> None:
-        """Return when no message waits or is being handled."""
-        while self._handling or any(lane.statistics().current_buffer_used for _, lane in self._lanes):
+        """Return when nothing waits or is being handled. The caller holds a deadline."""
+        while self._waiting:
             self._idle = trio.Event()
             await self._idle.wait()
 
+    def statistics(self) -> FunctionStatistics:
+        """Counters since the start, and what waits now."""
+        return FunctionStatistics(
+            received=self._received,
+            malformed=self._malformed,
+            stored=self._stored,
+            rejected=self._rejected,
+            others=self._others,
+            ignored=self._ignored,
+            waiting=self._waiting,
+            not_answered=self._not_answered,
+        )
+
+    # -- in ------------------------------------------------------------------------------------------------
+
     def _receive(self, subject: str, payload: bytes) -> None:
+        self._received += 1
         try:
             up = parse_upstream(payload)
         except FrameError as error:
+            self._malformed += 1
             log.warning("malformed_upstream", extra={"subject": subject, "error": str(error)})
             return
-        if up.msg_type == MsgType.SYNC:
-            self._answer(up, MsgType.SYNC_ACK, packet(SyncResponse(), seq=up.frame.seq, timestamp=_now_ms()))
-        elif up.msg_type == MsgType.MESSAGE:
-            try:
-                self._lanes[up.user_id % LANES][0].send_nowait(up)
-            except trio.WouldBlock:
-                self._acknowledge(up, AckStatus.REJECTED, Code.UPSTREAM_UNAVAILABLE)
+        if up.msg_type == MsgType.MESSAGE or self._on_other is not None:
+            self._enqueue(up, len(payload))
+        elif up.msg_type == MsgType.SYNC:
+            self._others += 1
+            self._answer(up, SyncResponse())
+        else:
+            self._ignored += 1
 
-    async def _handle_lane(self, lane: trio.MemoryReceiveChannel[Upstream]) -> None:
-        async for up in lane:
-            self._handling += 1
+    def _enqueue(self, up: Upstream, size: int) -> None:
+        try:
+            if self._waiting_bytes + size > BYTES_BOUND:
+                raise trio.WouldBlock
+            self._lanes[up.user_id % LANES][0].send_nowait((up, size))
+        except trio.WouldBlock:
+            self._turn_away(up, Code.UPSTREAM_UNAVAILABLE)
+        else:
+            self._waiting += 1
+            self._waiting_bytes += size
+
+    async def _handle_lane(self, lane: trio.MemoryReceiveChannel[tuple[Upstream, int]]) -> None:
+        async for up, size in lane:
             try:
                 await self._handle(up)
             finally:
-                self._handling -= 1
+                self._waiting -= 1
+                self._waiting_bytes -= size
                 self._idle.set()
 
     async def _handle(self, up: Upstream) -> None:
-        message = decode(up.frame)
-        assert isinstance(message, ChatMessage)
-        incoming = Incoming(
-            user_id=up.user_id,
-            device_id=up.device_id,
-            platform=up.platform,
-            node_id=up.node_id,
-            conn_id=up.conn_id,
-            message=msgspec.structs.replace(message, from_user=up.user_id),
-        )
         try:
-            await self._on_message(incoming)
+            message = decode(up.frame)
+            if isinstance(message, ChatMessage):
+                await self._handle_message(up, message)
+            elif self._on_other is not None:
+                reply = await self._on_other(_from(up, Arrival, message))
+                self._others += 1
+                if reply is not None:
+                    self._answer(up, reply)
         except Refused as refused:
-            self._acknowledge(up, AckStatus.REJECTED, refused.code)
+            self._turn_away(up, refused.code)
         except Exception:
             log.exception("on_message_failed", extra={"conn": up.conn_id})
-            self._acknowledge(up, AckStatus.REJECTED, Code.INTERNAL_ERROR)
+            self._turn_away(up, Code.INTERNAL_ERROR)
+
+    async def _handle_message(self, up: Upstream, message: ChatMessage) -> None:
+        owned = msgspec.structs.replace(message, from_user=up.user_id)
+        result = await self._on_message(_from(up, Incoming, owned))
+        if isinstance(result, Rejected):
+            self._turn_away(up, result.code)
         else:
-            self._acknowledge(up, AckStatus.STORED, Code.OK)
+            self._acknowledge(up, AckStatus.STORED, Code.OK, result.server_seq if result is not None else 0)
+            self._stored += 1
 
-    def _acknowledge(self, up: Upstream, status: AckStatus, code: int) -> None:
+    # -- answers -------------------------------------------------------------------------------------------
+
+    def _turn_away(self, up: Upstream, code: int) -> None:
+        """Not stored, not answered as it should be; receipts and signals are answered by nothing."""
+        if up.msg_type == MsgType.MESSAGE:
+            self._rejected += 1
+            self._acknowledge(up, AckStatus.REJECTED, code, 0)
+        elif up.msg_type == MsgType.SYNC:
+            self._others += 1
+            request = decode(up.frame)
+            assert isinstance(request, SyncRequest)
+            self._answer(up, SyncResponse(code=code, next_cursor=request.cursor))
+        else:
+            self._ignored += 1
+
+    def _acknowledge(self, up: Upstream, status: AckStatus, code: int, server_seq: int) -> None:
         assert isinstance(up.frame, ChatFrame)
-        now = _now_ms()
-        ack = MessageAck(msg_id=up.frame.msg_id, status=status, code=code, timestamp=now)
-        self._answer(up, MsgType.MESSAGE_ACK, packet(ack, seq=up.frame.seq, timestamp=now))
+        ack = MessageAck(msg_id=up.frame.msg_id, status=status, code=code, server_seq=server_seq, timestamp=now_ms())
+        self._answer(up, ack)
 
-    def _answer(self, up: Upstream, msg_type: int, body: bytes) -> None:
-        if not self._push.to_connection(up.node_id, up.user_id, up.conn_id, msg_type, body):
-            log.warning("answer_not_sent", extra={"conn": up.conn_id})
+    def _answer(self, up: Upstream, reply: Message) -> None:
+        """To the connection that asked, with the seq that it asked with."""
+        try:
+            body = packet(reply, seq=up.frame.seq, timestamp=now_ms())
+            answered = self._push.to_connection(up.node_id, up.user_id, up.conn_id, type_of(reply), body)
+            error = "the bus is full"
+        except (ValueError, OverflowError) as invalid:  # not in the schema, too large, a node id that is none
+            answered, error = False, str(invalid)
+        if not answered:
+            self._not_answered += 1
+            log.warning("answer_not_sent", extra={"conn": up.conn_id, "error": error})
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+def _from(up: Upstream, kind: Callable[..., Incoming | Arrival], message: Message) -> Any:
+    return kind(
+        user_id=up.user_id,
+        device_id=up.device_id,
+        platform=up.platform,
+        node_id=up.node_id,
+        conn_id=up.conn_id,
+        message=message,
+    )

@@ -1,0 +1,110 @@
+"""Sending from a Logic to users, devices, connections and everyone. Nothing is received or kept here.
+
+Nothing here waits for the bus: what it has no room for is not sent, and the result says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from gateway._framing import build_downstream
+from gateway.core.ports import Bus, Location, LocationStore
+from gateway.protocol.codes import Code
+from gateway.protocol.envelopes import EventKind, UserEvent
+from gateway.protocol.messages import Message, packet, type_of
+from gateway.protocol.subjects import Subjects
+from gateway.protocol.types import Action
+
+_NODES_OWN = frozenset(EventKind)
+
+
+class Push:
+    """Sends to users, wherever they are connected: `await push(user_id, message)`, and narrower and wider."""
+
+    def __init__(self, bus: Bus, locations: LocationStore, subjects: Subjects) -> None:
+        self._bus = bus
+        self._locations = locations
+        self._subjects = subjects
+
+    async def __call__(self, user_id: int, message: Message, *, device_id: str = "", platform: str = "") -> int:
+        """Send one message to a user's connections, or to one device or platform of theirs.
+
+        Returns:
+            How many connections it was sent to; 0 when the user is not online or the bus is full.
+
+        Raises:
+            gateway.core.ports.StoreUnavailable: nobody could say where the user is.
+            ValueError: a message that the schema cannot hold or the bus cannot carry.
+        """
+        places = await self._places(user_id, device_id, platform)
+        body = packet(message, timestamp=now_ms())
+        return self._to_places(user_id, places, Action.DELIVER, 0, type_of(message), body)
+
+    async def kick(
+        self, user_id: int, code: int = Code.KICKED_BY_ADMIN, *, device_id: str = "", platform: str = ""
+    ) -> int:
+        """Close a user's connections with `code`; they are told it, and do not come back by themselves (42xx).
+
+        Returns:
+            How many connections it was sent to. Raises as pushing does.
+        """
+        return self._to_places(user_id, await self._places(user_id, device_id, platform), Action.KICK, code, 0, b"")
+
+    def connection(self, node_id: str, conn_id: int, message: Message, *, user_id: int = 0) -> bool:
+        """Send one message to one connection. With `user_id`, a Logic can send it again if that is gone.
+
+        Raises:
+            ValueError: a node id that is no name, or a message that the schema cannot hold.
+        """
+        return self.to_connection(node_id, user_id, conn_id, type_of(message), packet(message, timestamp=now_ms()))
+
+    def everyone(self, message: Message) -> bool:
+        """Send one message to every authenticated connection of every node. ValueError as above."""
+        body = packet(message, timestamp=now_ms())
+        down = build_downstream(0, (), "", "", 0, Action.DELIVER, 0, type_of(message), body, 0)
+        return self._bus.publish(self._subjects.broadcast, down)
+
+    def event(self, user_id: int, kind: str, data: bytes = b"") -> bool:
+        """Send an Event to all connections of a user, without asking where they are.
+
+        Raises:
+            ValueError: no user id, an empty `kind`, or one of the nodes' own (`EventKind`).
+        """
+        if not kind or kind in _NODES_OWN:
+            raise ValueError(f"an event of your own needs a kind other than {', '.join(EventKind)}, not {kind[:80]!r}")
+        event = UserEvent(kind=kind, user_id=user_id, at=now_ms(), data=data)
+        return self._bus.publish(self._subjects.user_event(user_id), event.encode())
+
+    def to_connection(self, node_id: str, user_id: int, conn_id: int, msg_type: int, body: bytes) -> bool:
+        """Send one packet, already built, to one connection; False when the bus is full."""
+        return self._publish(node_id, user_id, (conn_id,), Action.DELIVER, 0, msg_type, body)
+
+    async def _places(self, user_id: int, device_id: str, platform: str) -> list[Location]:
+        found = (await self._locations.lookup([user_id])).get(user_id, [])
+        return [each for each in found if device_id in ("", each.device_id) and platform in ("", each.platform)]
+
+    def _to_places(
+        self, user_id: int, places: Iterable[Location], action: Action, code: int, msg_type: int, body: bytes
+    ) -> int:
+        """One envelope for each node; how many connections it was sent to."""
+        nodes: dict[str, list[int]] = {}
+        for place in places:
+            nodes.setdefault(place.access_node, []).append(place.conn_id)
+        sent = 0
+        for node_id, conn_ids in nodes.items():
+            if self._publish(node_id, user_id, conn_ids, action, code, msg_type, body):
+                sent += len(conn_ids)
+        return sent
+
+    def _publish(
+        self, node_id: str, user_id: int, conn_ids: Iterable[int], action: Action, code: int, msg_type: int, body: bytes
+    ) -> bool:
+        subject = self._subjects.downstream(node_id)
+        down = build_downstream(user_id, conn_ids, "", "", 0, action, code, msg_type, body, 0)
+        return self._bus.publish(subject, down)
+
+
+def now_ms() -> int:
+    """Unix milliseconds."""
+    return time.time_ns() // 1_000_000
