@@ -43,9 +43,8 @@ def create_group(path: Path, group_id: int, members: Iterable[int] = (), *, name
         GroupError: it exists, an id is not an int64 above zero, the name is too long, or there are too many members.
         StoreFailed: the store cannot be used.
     """
-    _check(group_id, "a group id")
-    if len(name) > NAME_LIMIT or not name.isprintable():
-        raise GroupError(f"a group's name has at most {NAME_LIMIT} printable characters")
+    checked_id(group_id, "a group id")
+    checked_title(name)
     with _transaction(path) as connection:
         if _name_of(connection, group_id) is not None:
             raise GroupError(f"group {group_id} exists already")
@@ -72,7 +71,7 @@ def remove_members(path: Path, group_id: int, members: Iterable[int]) -> Group:
     with _existing(path, group_id) as connection:
         connection.executemany(
             "DELETE FROM members WHERE group_id = ? AND user_id = ?",
-            [(group_id, _check(user_id, "a user id")) for user_id in members],
+            [(group_id, checked_id(user_id, "a user id")) for user_id in members],
         )
         return _read(connection, group_id)
 
@@ -88,7 +87,7 @@ def list_groups(path: Path, *, of_user: int = 0) -> Sequence[Group]:
     where, values = "", ()  # type: tuple[str, tuple[int, ...]]
     if of_user:
         where = " WHERE group_id IN (SELECT group_id FROM members WHERE user_id = ?)"
-        values = (_check(of_user, "a user id"),)
+        values = (checked_id(of_user, "a user id"),)
     with _transaction(path) as connection:
         rows = connection.execute(f"SELECT group_id FROM groups{where} ORDER BY group_id", values).fetchall()
         return [_read(connection, group_id) for (group_id,) in rows]
@@ -111,7 +110,7 @@ def _transaction(path: Path) -> Iterator[sqlite3.Connection]:
 
 @contextmanager
 def _existing(path: Path, group_id: int) -> Iterator[sqlite3.Connection]:
-    _check(group_id, "a group id")
+    checked_id(group_id, "a group id")
     with _transaction(path) as connection:
         if _name_of(connection, group_id) is None:
             raise GroupError(f"there is no group {group_id}")
@@ -127,7 +126,7 @@ def _add(connection: sqlite3.Connection, group_id: int, members: Iterable[int]) 
     now = _now_ms()
     connection.executemany(
         "INSERT OR IGNORE INTO members VALUES (?, ?, ?)",
-        [(group_id, _check(user_id, "a user id"), now) for user_id in members],
+        [(group_id, checked_id(user_id, "a user id"), now) for user_id in members],
     )
     count = connection.execute("SELECT COUNT(*) FROM members WHERE group_id = ?", (group_id,)).fetchone()[0]
     if count > MAX_MEMBERS:
@@ -142,10 +141,18 @@ def _read(connection: sqlite3.Connection, group_id: int) -> Group:
     return Group(group_id=group_id, name=name, created_at=created_at, members=tuple(user for (user,) in users))
 
 
-def _check(number: int, what: str) -> int:
+def checked_id(number: int, what: str) -> int:
+    """Return `number` if it is an int64 above zero; GroupError says that `what` must be."""
     if type(number) is not int or not 0 < number <= INT64_MAX:
         raise GroupError(f"{what} must be a whole number from 1 to 2^63-1, not {str(number)[:40]}")
     return number
+
+
+def checked_title(name: str) -> str:
+    """Return `name` if a group may be called so; else GroupError."""
+    if len(name) > NAME_LIMIT or not name.isprintable():
+        raise GroupError(f"a group's name has at most {NAME_LIMIT} printable characters")
+    return name
 
 
 def _now_ms() -> int:

@@ -14,6 +14,11 @@ import msgspec
 from gateway.protocol.types import AckStatus
 
 INT64_MAX = 2**63 - 1
+ENTRY_BYTES = 192
+"""What a ChatMessage takes in a SyncResponse beside its content, at most."""
+OWED_PER_PAGE = 500
+RECENT = 256
+"""How far back a receipt without server_seq is looked for."""
 
 
 class Value(msgspec.Struct, frozen=True, gc=False):

@@ -18,7 +18,10 @@ import trio
 
 from gateway.logic import database
 from gateway.logic.store import (
+    ENTRY_BYTES,
     INT64_MAX,
+    OWED_PER_PAGE,
+    RECENT,
     Entry,
     History,
     NotMember,
@@ -38,11 +41,6 @@ T = TypeVar("T")
 
 ENTRIES_PER_COMMIT: Final = 20_000
 """Timeline entries in one transaction, so that messages to large groups do not hold up others for seconds."""
-ENTRY_BYTES: Final = 192
-"""What a ChatMessage takes in a SyncResponse beside its content, at most."""
-OWED_PER_PAGE: Final = 500
-RECENT: Final = 256
-"""How far back a receipt without server_seq is looked for."""
 
 _KNOWN = """SELECT m.sender, m.msg_id, m.server_seq, m.stored_at FROM json_each(?) j CROSS JOIN messages m
     WHERE m.sender = json_extract(j.value, '$[0]') AND m.msg_id = json_extract(j.value, '$[1]')"""

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from gateway._framing import parse_frame
 from gateway.logic.pages import sync_packet
 from gateway.logic.settings import SYNC_BYTES
-from gateway.logic.store import Entry, Page
-from gateway.logic.store_sqlite import ENTRY_BYTES
+from gateway.logic.store import ENTRY_BYTES, Entry, Page
 from gateway.protocol.messages import ChatMessage, SyncResponse, decode
 from gateway.protocol.types import MsgType
 

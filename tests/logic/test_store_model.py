@@ -1,174 +1,40 @@
-"""The SQLite store against a model of dictionaries and lists: Hypothesis looks for a sequence where they differ."""
+"""The SQLite store behaves as the model of all stores, also when it is opened anew."""
 
 from __future__ import annotations
 
 import tempfile
-from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import invariant, rule
 
 from gateway.logic.database import connect
 from gateway.logic.groups import add_members, create_group, remove_members
-from gateway.logic.store import (
-    Entry,
-    History,
-    NotMember,
-    Outcome,
-    Page,
-    Post,
-    Posted,
-    Raised,
-    Receipt,
-    Told,
-    Write,
-)
+from gateway.logic.store import History, Outcome, Page, Write
 from gateway.logic.store_sqlite import SqliteStore
-from gateway.protocol.types import AckStatus
-
-USERS = range(1, 5)
-GROUPS = range(1, 3)
-
-users = st.sampled_from(USERS)
-posts = st.builds(
-    lambda sender, msg_id, to, group, content: Post(sender, msg_id, 0 if group else to, group, content, 0, 1),
-    users,
-    st.sampled_from([f"m{i}" for i in range(8)]),
-    users,
-    st.sampled_from([0, 0, 0, *GROUPS, 9]),
-    st.sampled_from(["", "x", "é" * 300]),
-)
-receipts = st.builds(
-    Receipt,
-    users,
-    st.integers(0, 6),
-    st.sampled_from(["", *(f"m{i}" for i in range(8))]),
-    st.sampled_from([AckStatus.DELIVERED, AckStatus.READ]),
-).filter(lambda receipt: receipt.server_seq or receipt.msg_id)
+from tests.contracts.store_model import SETTINGS, StoreModel
 
 
-class Model:
-    """What the store should be."""
-
-    def __init__(self) -> None:
-        self.messages: dict[tuple[int, str], tuple[int, int]] = {}
-        self.timelines: dict[int, list[Post]] = defaultdict(list)
-        self.status: dict[tuple[int, int], int] = defaultdict(int)
-        self.furthest: dict[tuple[int, str], int] = defaultdict(int)
-        self.owed: set[tuple[int, str]] = set()
-        self.groups: dict[int, set[int]] = {group: set() for group in GROUPS}
-
-    def post(self, post: Post, now: int) -> Posted | NotMember:
-        key = post.sender, post.msg_id
-        if key in self.messages:
-            return Posted(*self.messages[key], repeated=True)
-        members = self.groups.get(post.group_id, set()) if post.group_id else {post.to_user}
-        if post.group_id and post.sender not in members:
-            return NotMember()
-        placed = []
-        for user in [post.sender, *sorted(members - {post.sender})]:
-            self.timelines[user].append(post)
-            placed.append((user, len(self.timelines[user])))
-        self.messages[key] = placed[0][1], now
-        return Posted(placed[0][1], now, placed[1:])
-
-    def receipt(self, receipt: Receipt) -> tuple[int, str] | None:
-        """The message that came further by it."""
-        timeline = self.timelines[receipt.user_id]
-        place = receipt.server_seq
-        if not place:
-            for seq in range(len(timeline), 0, -1):
-                if timeline[seq - 1].msg_id == receipt.msg_id and timeline[seq - 1].sender != receipt.user_id:
-                    place = seq
-                    break
-        if not 0 < place <= len(timeline):
-            return None
-        post = timeline[place - 1]
-        at = receipt.user_id, place
-        if receipt.msg_id not in ("", post.msg_id) or post.sender == at[0] or receipt.status <= self.status[at]:
-            return None
-        self.status[at] = receipt.status
-        key = post.sender, post.msg_id
-        if receipt.status <= self.furthest[key]:
-            return None
-        self.furthest[key] = receipt.status
-        self.owed.add(key)
-        return key
-
-
-class StoreMachine(RuleBasedStateMachine):
+class SqliteMachine(StoreModel):
     def __init__(self) -> None:
         super().__init__()
         self.directory = tempfile.TemporaryDirectory()
         self.path = Path(self.directory.name) / "logic.sqlite"
-        self.model = Model()
-        self.now = 1_000
-        self.known: list[Raised] = []
 
-    @initialize()
-    def begin(self) -> None:
+    def make_groups(self, groups: Sequence[int]) -> None:
         self.store = SqliteStore(connect(self.path))
-        for group in GROUPS:
+        for group in groups:
             create_group(self.path, group)
 
-    @rule(writes=st.lists(posts | receipts, min_size=1, max_size=12))
-    def write(self, writes: list[Write]) -> None:
-        self.now += 1
-        outcomes = trio.run(self.store.write, writes, self.now)
-        assert len(outcomes) == len(writes)
-        expected: list[Outcome] = [
-            self.model.post(each, self.now) if isinstance(each, Post) else None for each in writes
-        ]
-        raised: dict[tuple[int, str], int] = {}
-        for index, each in enumerate(writes):
-            if isinstance(each, Receipt) and (key := self.model.receipt(each)):
-                raised[key] = index  # of several in one batch, the last says it
-        for index, (outcome, wanted) in enumerate(zip(outcomes, expected, strict=True)):
-            if isinstance(writes[index], Post):
-                assert outcome == wanted
-            elif isinstance(outcome, Raised):
-                key = outcome.sender, outcome.msg_id
-                assert raised.pop(key) == index
-                assert outcome.status == self.model.furthest[key]
-                assert outcome.server_seq == self.model.messages[key][0]
-                self.known.append(outcome)
-        assert not raised
+    def write_some(self, writes: list[Write], now_ms: int) -> list[Outcome]:
+        return trio.run(self.store.write, writes, now_ms)
 
-    @precondition(lambda self: self.known)
-    @rule(data=st.data())
-    def tell(self, data: st.DataObject) -> None:
-        raised = data.draw(st.sampled_from(self.known))
-        trio.run(self.store.write, [Told(raised.key, raised.status)], self.now)
-        key = raised.sender, raised.msg_id
-        if self.model.furthest[key] == raised.status:
-            self.model.owed.discard(key)
+    def read_some(self, queries: list[History]) -> list[Page]:
+        return trio.run(self.store.read, queries)
 
-    @rule(group=st.sampled_from(GROUPS), user=users, joins=st.booleans())
-    def member(self, group: int, user: int, joins: bool) -> None:
-        if joins:
-            add_members(self.path, group, [user])
-            self.model.groups[group].add(user)
-        else:
-            remove_members(self.path, group, [user])
-            self.model.groups[group].discard(user)
-
-    @rule(user=users, cursor=st.integers(0, 8), limit=st.integers(1, 5), room=st.sampled_from([1, 700, 100_000]))
-    def page(self, user: int, cursor: int, limit: int, room: int) -> None:
-        [page] = trio.run(self.store.read, [History(user, cursor, limit, room)])
-        timeline = self.model.timelines[user]
-        wanted = timeline[cursor : cursor + len(page.entries)]
-        assert [_post(entry) for entry in page.entries] == wanted
-        assert [entry.server_seq for entry in page.entries] == list(range(cursor + 1, cursor + 1 + len(wanted)))
-        assert len(page.entries) <= limit
-        assert page.entries or cursor >= len(timeline)
-        assert page.next_cursor == (cursor + len(page.entries) if page.entries else min(cursor, len(timeline)))
-        assert page.has_more == (page.next_cursor < len(timeline) and bool(page.entries))
-        size = sum(len(entry.content.encode()) for entry in page.entries)
-        assert size <= room or len(page.entries) == 1
-        assert _owed(page) == {key for key in self.model.owed if key[0] == user}
+    def change_member(self, group: int, user: int, joins: bool) -> None:
+        (add_members if joins else remove_members)(self.path, group, [user])
 
     @rule()
     def reopen(self) -> None:
@@ -187,21 +53,5 @@ class StoreMachine(RuleBasedStateMachine):
         self.directory.cleanup()
 
 
-def _post(entry: Entry) -> Post:
-    return Post(
-        entry.sender, entry.msg_id, entry.to_user, entry.group_id, entry.content, entry.content_type, entry.sent_at
-    )
-
-
-def _owed(page: Page) -> set[tuple[int, str]]:
-    return {(raised.sender, raised.msg_id) for raised in page.owed}
-
-
-TestStoreMachine = StoreMachine.TestCase
-TestStoreMachine.settings = settings(
-    max_examples=10,
-    stateful_step_count=25,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+TestSqliteMachine = SqliteMachine.TestCase
+TestSqliteMachine.settings = SETTINGS

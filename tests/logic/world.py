@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -169,7 +170,7 @@ class World:
 
 @asynccontextmanager
 async def open_world(
-    path: Path,
+    kept: Path | Store,
     settings: LogicSettings | None = None,
     *,
     bus: Bus | None = None,
@@ -177,11 +178,16 @@ async def open_world(
     wrap: Callable[[Store], Store] = lambda store: store,
     busy: float = 5.0,
 ) -> AsyncIterator[World]:
-    """Everything running; closed in the order a node closes it."""
+    """Everything running on a SQLite file or a store of yours; closed in the order a node closes it."""
     bus = MemoryBus() if bus is None else bus
     locations = MemoryLocationStore() if locations is None else locations
     subjects = Subjects()
-    async with SqliteStore.open(path, busy=busy) as opened, trio.open_nursery() as nursery:
+    async with contextlib.AsyncExitStack() as stack, trio.open_nursery() as nursery:
+        opened: Store
+        if isinstance(kept, Path):
+            opened = await stack.enter_async_context(SqliteStore.open(kept, busy=busy))
+        else:
+            opened = kept
         store = wrap(opened)
         service = LogicService(bus, locations, store, settings, subjects=subjects)
         await nursery.start(bus.run)
