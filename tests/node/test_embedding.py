@@ -105,6 +105,11 @@ async def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
         assert caught.group_contains(OSError) if isinstance(caught.value, ExceptionGroup) else True
 
 
+def _heed_ctrl_c() -> None:
+    """Tests that a shell started in the background ignore SIGINT, and so would what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_the_example_runs_and_ends(tmp_path: Path, number: signal.Signals) -> None:
     """As a user would: two clients talk through it; Ctrl-C, or an end without a word, leaves nothing that hurts."""
@@ -120,7 +125,11 @@ async def test_the_example_runs_and_ends(tmp_path: Path, number: signal.Signals)
         source.replace("import trio\n", f"import trio\n{imports}", 1).replace("Config()", f"Config({ports})")
     )
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-u", str(program)], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE
+        [sys.executable, "-u", str(program)],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        preexec_fn=_heed_ctrl_c,
     )
     assert process.stdout is not None
     try:
