@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
+import msgspec
 import trio
 
 from gateway.backends.redis_crossing import Crossing, ServerClock
@@ -126,7 +127,7 @@ class Pulse:
         return (
             not self.healthy
             or self._announced is None
-            or record.state != self._announced.state
+            or msgspec.structs.replace(record, connections=self._announced.connections) != self._announced
             or self._clock.now() - self._announced_at >= ANNOUNCE - PROBE / 2
         )
 

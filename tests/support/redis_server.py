@@ -34,7 +34,7 @@ class RedisServer:
         self._folder = folder
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
-        self._clients: list[redis.Redis] = []
+        self._client: redis.Redis | None = None
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -58,11 +58,11 @@ class RedisServer:
                 assert time.monotonic() < deadline, "the server does not come up"
                 time.sleep(0.01)
 
-    def client(self, **options: Any) -> Any:
-        """A blocking redis.Redis, to look at what is stored; its annotations are of no use for reading answers."""
-        client = redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=PATIENCE, driver_info=None, **options)
-        self._clients.append(client)
-        return client
+    def client(self) -> Any:
+        """The blocking redis.Redis that tests look with; its annotations are of no use for reading answers."""
+        if self._client is None:
+            self._client = redis.Redis(host="127.0.0.1", port=self.port, socket_timeout=PATIENCE, driver_info=None)
+        return self._client
 
     def pause(self) -> None:
         """SIGSTOP: it keeps its connections and answers nothing."""
@@ -85,9 +85,9 @@ class RedisServer:
         self.start()
 
     def close(self) -> None:
-        """End it and every client of it."""
-        for client in self._clients:
-            client.close()
+        """End it and our client of it."""
+        if self._client is not None:
+            self._client.close()
         self.kill()
 
     def _send(self, number: int) -> None:

@@ -13,7 +13,7 @@ from trio.testing import memory_stream_pair
 from gateway._framing import Upstream, parse_upstream
 from gateway.backends.memory import MemoryBus, MemoryLocationStore
 from gateway.core.hub import Hub, HubSettings
-from gateway.core.ports import AuthRefused, Credentials, Identity
+from gateway.core.ports import AuthRefused, Credentials, Identity, LocationStore
 from gateway.protocol.codes import Code
 from gateway.transports.stream import serve_stream
 from tests.support.peer import Peer
@@ -83,7 +83,7 @@ class World:
 async def open_world(
     *,
     bus: MemoryBus | None = None,
-    locations: MemoryLocationStore | None = None,
+    locations: LocationStore | None = None,
     logic: bool = True,
     adjust: Callable[[HubSettings], HubSettings] = lambda settings: settings,
     **settings: Any,
