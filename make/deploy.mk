@@ -20,3 +20,13 @@ alerts: $(VENV)/dev ## the alert rules and the dashboard's queries under promtoo
 	else \
 		echo "SKIPPED alerts: promtool is not installed; make alerts-fetch gets it on Debian" >&2; [ "$$CI" != true ]; \
 	fi
+
+.PHONY: cluster
+cluster: $(VENV)/dev ## two nodes, two Logics, NATS and Redis on this machine, until Ctrl-C; CLUSTER_FLAGS="--port 9000"
+	@exec $(BIN)/python -m examples.cluster $(CLUSTER_FLAGS)
+
+.PHONY: cluster-test
+cluster-test: $(VENV)/dev ## the same cluster under test: chat, racing logins, killed nodes and Logics
+	CLUSTER=1 $(BIN)/python -m pytest tests/cluster
+
+extras: cluster-test
