@@ -1,4 +1,4 @@
-"""Which bus and which location store a configuration means, opened for as long as they are used. Nothing runs here.
+"""Which bus, location store and message store a configuration means, opened while they are used. Nothing runs here.
 
 The drivers are imported when they are configured: a node by itself needs neither them nor the asyncio thread.
 """
@@ -8,10 +8,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway.backends.memory import MemoryBus, MemoryLocationStore
 from gateway.config import Config, ConfigError
 from gateway.core.ports import Bus, LocationStore
+from gateway.logic.settings import STORE_FILE
+from gateway.logic.store import Store
+from gateway.logic.store_sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from gateway.backends.asyncio_thread import AsyncioThread
 
 
 def check_cluster(config: Config, *, logic: bool = False) -> None:
@@ -29,10 +37,48 @@ def check_cluster(config: Config, *, logic: bool = False) -> None:
 
 
 @asynccontextmanager
+async def open_thread(config: Config) -> AsyncIterator[AsyncioThread | None]:
+    """The one asyncio thread of all drivers, if any is configured. Enter it before what uses it."""
+    if not config.nats.servers and config.redis is None:
+        yield None
+        return
+    from gateway.backends.asyncio_thread import AsyncioThread
+
+    async with AsyncioThread() as thread:
+        yield thread
+
+
+@asynccontextmanager
+async def open_store(config: Config, thread: AsyncioThread | None) -> AsyncIterator[Store]:
+    """Logic's store: the file in `data_dir`, or Redis.
+
+    Raises:
+        ConfigError: Redis is to be the store and is not configured.
+        StoreFailed: the file cannot be used. (Redis may be away: what is asked meanwhile fails.)
+    """
+    if config.logic.store == "sqlite":
+        async with SqliteStore.open(Path(config.data_dir) / STORE_FILE) as file:
+            yield file
+        return
+    if config.redis is None or thread is None:
+        raise ConfigError(['logic.store: "redis" needs redis too (redis.host)'])
+    from gateway.logic.store_redis import RedisStore
+
+    async with RedisStore.open(config.redis, thread) as shared:
+        yield shared
+
+
+@asynccontextmanager
 async def open_ports(
-    config: Config, *, bus: Bus | None = None, locations: LocationStore | None = None, name: str = "gateway"
+    config: Config,
+    *,
+    thread: AsyncioThread | None = None,
+    bus: Bus | None = None,
+    locations: LocationStore | None = None,
+    name: str = "gateway",
 ) -> AsyncIterator[tuple[Bus, LocationStore]]:
-    """The configured ones, or those that are given; they work once they `run`. `name` is what NATS shows.
+    """The configured ones, or those that are given; they work once they `run`. `name` is what NATS shows;
+    the drivers run on `thread`, or on one of their own.
 
     Raises:
         ConfigError: NATS is configured without Redis, and no location store is given.
@@ -43,9 +89,8 @@ async def open_ports(
         check_cluster(config)
     async with contextlib.AsyncExitStack() as stack:
         if remote_bus or remote_locations:
-            from gateway.backends.asyncio_thread import AsyncioThread
-
-            thread = await stack.enter_async_context(AsyncioThread())
+            thread = thread or await stack.enter_async_context(open_thread(config))
+            assert thread is not None
             if remote_bus:
                 from gateway.backends.nats_bus import NatsBus
 

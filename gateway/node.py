@@ -10,14 +10,13 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 import trio
 
 from gateway.backends.dev_keys import development_key, issue_token, open_authenticator
-from gateway.cluster import open_ports
+from gateway.cluster import open_ports, open_store, open_thread
 from gateway.config import Config, check
 from gateway.console.browser import BrowserPage, development_origins
 from gateway.console.server import serve_console
@@ -27,8 +26,7 @@ from gateway.core.ports import Authenticator, Bus, LocationStore, NodeRecord
 from gateway.logic.function import FunctionLogic, OnMessage
 from gateway.logic.push import Push
 from gateway.logic.service import LogicService
-from gateway.logic.settings import STORE_FILE
-from gateway.logic.store_sqlite import SqliteStore
+from gateway.logic.store import Store
 from gateway.protocol.subjects import Subjects
 from gateway.transports.doors import Doors
 from gateway.transports.stream import serve_stream
@@ -204,7 +202,7 @@ async def open_node(
     """Put a node together from its configuration, and from your own parts where you give some.
 
     With `on_message` your function handles messages; without it, and without a `bus` of your own, the reference
-    Logic runs inside the node on a SQLite file in `config.data_dir`. With NATS configured it does not, unless
+    Logic runs inside the node on the store that `config.logic.store` names. With NATS configured it does not, unless
     `config.logic.embedded` says so: there `python -m gateway logic` runs it.
 
     Raises:
@@ -216,17 +214,18 @@ async def open_node(
     def function_logic(handler: OnMessage, push: Push) -> Logic:
         return FunctionLogic(used_bus, push, subjects, handler)
 
-    def reference_logic(store: SqliteStore, _: Push) -> Logic:
+    def reference_logic(store: Store, _: Push) -> Logic:
         return LogicService(used_bus, used_locations, store, config.logic)
 
     async with contextlib.AsyncExitStack() as stack:
-        ports = open_ports(config, bus=bus, locations=locations, name=config.node_id)
+        thread = await stack.enter_async_context(open_thread(config))
+        ports = open_ports(config, thread=thread, bus=bus, locations=locations, name=config.node_id)
         used_bus, used_locations = await stack.enter_async_context(ports)
         logic: Callable[[Push], Logic] | None = None
         if on_message is not None:
             logic = partial(function_logic, on_message)
         elif bus is None and (config.logic.embedded or not config.nats.servers):
-            store = await stack.enter_async_context(SqliteStore.open(Path(config.data_dir) / STORE_FILE))
+            store = await stack.enter_async_context(open_store(config, thread))
             logic = partial(reference_logic, store)
         own_keys = authenticator is None and config.development
         yield Node(

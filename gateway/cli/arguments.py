@@ -219,7 +219,7 @@ def _group(commands: Any) -> None:
         commands,
         "group",
         "group:list",
-        "Create, change and list groups in the embedded Logic's store; also while the node runs.",
+        "Create, change and list groups in Logic's store; also while it runs.",
         "  python -m gateway group create 7 1001 1002 1003 --name friends\n"
         "  python -m gateway group add 7 1004\n"
         "  python -m gateway group remove 7 1001 1002\n"

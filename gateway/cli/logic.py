@@ -6,17 +6,14 @@ import argparse
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import trio
 
 from gateway.cli.run import start
-from gateway.cluster import check_cluster, open_ports
+from gateway.cluster import check_cluster, open_ports, open_store, open_thread
 from gateway.config import Config, load
 from gateway.core.ports import Bus, LocationStore
 from gateway.logic.service import LogicService
-from gateway.logic.settings import STORE_FILE
-from gateway.logic.store_sqlite import SqliteStore
 from gateway.node import LAST_ORDERS
 
 log = logging.getLogger("gateway.run")
@@ -65,13 +62,17 @@ class LogicProcess:
 
 @asynccontextmanager
 async def open_logic(config: Config) -> AsyncIterator[LogicProcess]:
-    """Logic on the configured NATS and Redis, with its store in `data_dir`."""
+    """Logic on the configured NATS and Redis, with its store in `data_dir` or in that Redis."""
     async with (
-        open_ports(config, name=f"{config.node_id}-logic") as (bus, locations),
-        SqliteStore.open(Path(config.data_dir) / STORE_FILE) as store,
+        open_thread(config) as thread,
+        open_ports(config, thread=thread, name=f"{config.node_id}-logic") as (bus, locations),
+        open_store(config, thread) as store,
     ):
         yield LogicProcess(bus, locations, LogicService(bus, locations, store, config.logic))
 
 
 def _announce(config: Config) -> None:
-    log.info("logic_serving", extra={"data_dir": config.data_dir, "nats": ", ".join(config.nats.servers)})
+    log.info(
+        "logic_serving",
+        extra={"store": config.logic.store, "data_dir": config.data_dir, "nats": ", ".join(config.nats.servers)},
+    )

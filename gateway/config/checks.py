@@ -165,6 +165,8 @@ def _nats(config: Config, files: bool) -> Iterator[Problem]:
 def _redis(config: Config, files: bool) -> Iterator[Problem]:
     redis = config.redis
     if redis is None:
+        if config.logic.store == "redis":
+            yield ("logic.store",), "redis needs section redis too (redis.host)"
         return
     if not is_name(redis.prefix):
         yield ("redis.prefix",), f"must be 1 to 64 of the characters A-Z a-z 0-9 _ -, not {redis.prefix[:80]!r}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -21,6 +21,9 @@ class LogicSettings(Settings, frozen=True):
     embedded: bool = False
     """With NATS: whether this node also runs Logic inside itself, beside or instead of `python -m gateway logic`.
     Without NATS it always does."""
+    store: Literal["sqlite", "redis"] = "sqlite"
+    """Where messages and groups are kept: `sqlite`, a file in `data_dir` that the Logics of one machine share, or
+    `redis`, in the server of section `redis`, which all share and which must sync each write to its disk."""
     content_bytes: Annotated[int, Meta(ge=1, le=49_152)] = 32_768
     """Largest `content` of a message in UTF-8 bytes; more is Rejected with 4004. One always fits a Sync answer."""
     signal_bytes: Annotated[int, Meta(ge=0, le=49_152)] = 1_024
