@@ -1,11 +1,12 @@
 """What the reference Logic costs: CPU per stored message, delivery, receipt and Sync, and how many a second.
 
-    python -m benchmarks.logic [--rounds N] [--dir DIRECTORY] [--json]
+    python -m benchmarks.logic [--store sqlite|redis] [--rounds N] [--dir DIRECTORY] [--json]
 
 One process: a MemoryBus, a MemoryLocationStore and a SQLite file (WAL, synchronous FULL) in DIRECTORY, by default
-the system's temporary one; whether that is a disk decides the rates of what waits for fsync. CPU is that of the whole
-process, store thread included, from the Upstream's bytes on the bus to the Downstream's bytes at the node. Shown is
-the median of the rounds.
+the system's temporary one; whether that is a disk decides the rates of what waits for fsync. With `--store redis` a
+Valkey server beside it (appendfsync always, in DIRECTORY). CPU is that of the whole process, store thread included,
+from the Upstream's bytes on the bus to the Downstream's bytes at the node; the server's is a column of its own. Shown
+is the median of the rounds.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ import json
 import platform
 import sqlite3
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -28,6 +32,7 @@ from gateway.backends.memory import MemoryBus, MemoryLocationStore
 from gateway.core.ports import Location, LoginPolicy
 from gateway.logic.groups import create_group
 from gateway.logic.service import LogicService
+from gateway.logic.store import Store
 from gateway.logic.store_sqlite import SqliteStore
 from gateway.protocol.messages import SyncRequest, packet
 from gateway.protocol.types import AckStatus, MsgType
@@ -36,6 +41,7 @@ CONTENT = "x" * 100
 USERS = 200
 GROUP = 100
 SENDER, FIVE_DEVICES, NOBODY = 10_001, 10_002, 10_003
+MEMBERS = (SENDER, *range(1, GROUP))
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -45,6 +51,8 @@ class Row(msgspec.Struct, frozen=True):
     window: int
     """Requests in flight."""
     cpu_us: float
+    server_us: float
+    """CPU of the Redis server."""
     rate: float
     """A second, by the wall clock."""
 
@@ -99,16 +107,57 @@ def _up(user: int, frame: Frame) -> bytes:
 Work = Callable[[], Awaitable[None]]
 
 
-async def measure(what: str, window: int, count: int, work: Work) -> Row:
-    cpu, wall = time.process_time(), time.perf_counter()
+class Opened(msgspec.Struct, frozen=True):
+    """A store with the group in it, and what its server has used so far, in seconds."""
+
+    store: Store
+    server_cpu: Callable[[], float]
+
+
+async def measure(what: str, window: int, count: int, work: Work, server_cpu: Callable[[], float]) -> Row:
+    server, cpu, wall = server_cpu(), time.process_time(), time.perf_counter()
     await work()
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    return Row(what, window, cpu / count * 1e6, count / wall)
+    return Row(what, window, cpu / count * 1e6, (server_cpu() - server) / count * 1e6, count / wall)
 
 
-async def one_round(directory: Path) -> list[Row]:
+@asynccontextmanager
+async def open_sqlite(directory: Path) -> AsyncIterator[Opened]:
     path = directory / "logic.sqlite"
-    create_group(path, 7, [SENDER, *range(1, GROUP)])
+    create_group(path, 7, MEMBERS)
+    async with SqliteStore.open(path) as store:
+        yield Opened(store, lambda: 0.0)
+
+
+@asynccontextmanager
+async def open_redis(directory: Path) -> AsyncIterator[Opened]:
+    from gateway.backends.asyncio_thread import AsyncioThread
+    from gateway.backends.settings_redis import RedisSettings
+    from gateway.logic.groups_redis import RedisGroups
+    from gateway.logic.store_redis import RedisStore
+    from tests.support.redis_server import RedisServer
+
+    sys.setswitchinterval(0.0005)  # as `python -m gateway` does
+    server = RedisServer(directory, "--appendonly", "yes", "--appendfsync", "always")
+    server.start()
+
+    def server_cpu() -> float:
+        used = client.info("cpu")
+        return float(used["used_cpu_sys"]) + float(used["used_cpu_user"])
+
+    try:
+        client = server.client()
+        settings = RedisSettings(port=server.port)
+        async with AsyncioThread() as thread, RedisStore.open(settings, thread) as store:
+            async with RedisGroups.open(settings, thread) as groups:
+                await groups.create(7, MEMBERS)
+            yield Opened(store, server_cpu)
+    finally:
+        server.close()
+
+
+async def one_round(directory: Path, kind: str) -> list[Row]:
+    opened = open_redis(directory) if kind == "redis" else open_sqlite(directory)
     bus, locations = MemoryBus(), MemoryLocationStore()
     devices = [(user, 1) for user in range(1, USERS + 1)] + [(SENDER, 1), (FIVE_DEVICES, 5)]
     for user, count in devices:
@@ -123,13 +172,14 @@ async def one_round(directory: Path) -> list[Row]:
             )
             await locations.claim(place, LoginPolicy.MULTI_DEVICE)
     rows: list[Row] = []
-    async with SqliteStore.open(path) as store, trio.open_nursery() as nursery:
+    async with opened as kept, trio.open_nursery() as nursery:
         await nursery.start(bus.run)
-        await nursery.start(LogicService(bus, locations, store).run)
+        await nursery.start(LogicService(bus, locations, kept.store).run)
         bench = Bench(bus)
 
         async def run(what: str, window: int, ups: Sequence[bytes], answers: int, per: int = 1) -> None:
-            rows.append(await measure(what, window, len(ups) * per, lambda: bench.exchange(ups, answers, window)))
+            work = partial(bench.exchange, ups, answers, window)
+            rows.append(await measure(what, window, len(ups) * per, work, kept.server_cpu))
 
         everybody = range(1, USERS + 1)
         await bench.exchange(bench.chats(500, everybody), 2, 500)  # warm
@@ -153,6 +203,7 @@ async def one_round(directory: Path) -> list[Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="CPU of the reference Logic")
+    parser.add_argument("--store", choices=["sqlite", "redis"], default="sqlite")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dir", type=Path, default=None, help="where the store lies (default: temporary directory)")
     parser.add_argument("--json", action="store_true")
@@ -160,12 +211,13 @@ def main() -> None:
     rounds = []
     for _ in range(options.rounds):
         with tempfile.TemporaryDirectory(dir=options.dir) as directory:
-            rounds.append(trio.run(one_round, Path(directory)))
+            rounds.append(trio.run(one_round, Path(directory), options.store))
     rows = [
         Row(
             same[0].what,
             same[0].window,
             round(statistics.median(row.cpu_us for row in same), 1),
+            round(statistics.median(row.server_us for row in same), 1),
             round(statistics.median(row.rate for row in same)),
         )
         for same in zip(*rounds, strict=True)
@@ -177,9 +229,9 @@ def main() -> None:
         )
         return
     print(f"Python {versions['python']}, SQLite {versions['sqlite']}, Trio {versions['trio']}; 100-byte contents")
-    print(f"{'':56}{'in flight':>10}{'CPU µs':>10}{'per second':>12}")
+    print(f"{'':56}{'in flight':>10}{'CPU µs':>10}{'server µs':>11}{'per second':>12}")
     for row in rows:
-        print(f"{row.what:56}{row.window:>10}{row.cpu_us:>10.1f}{row.rate:>12,.0f}")
+        print(f"{row.what:56}{row.window:>10}{row.cpu_us:>10.1f}{row.server_us:>11.1f}{row.rate:>12,.0f}")
 
 
 if __name__ == "__main__":
