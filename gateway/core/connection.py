@@ -127,7 +127,7 @@ class Connection:
         finally:
             self._scope = self._timer = None
             self.decoder.close()
-            self.outbox.clear()
+            self._discard()
             self.link.abort()
 
     async def _reader(self) -> None:
@@ -280,6 +280,7 @@ class Connection:
             if self.outbox.push(frames, self.link.unsent) is Verdict.OVERFLOW:
                 self.close(Code.SLOW_CONSUMER, "replies are not being read")
                 return
+            self.hub.metrics.replies_queued += 1
             self.flush()
         else:
             self._send([frames])
@@ -308,7 +309,9 @@ class Connection:
         """Write what waits until the socket is full; then the writer task goes on."""
         self._marked = False
         while not self._stuck and self.outbox.waiting:
-            self._send(self.outbox.take(SLICE))
+            items = self.outbox.take(SLICE)
+            self.hub.metrics.written += len(items)
+            self._send(items)
 
     def _send(self, items: list[Item]) -> None:
         data, self._seq = join_frames(items, self._seq, self._prefix)
@@ -333,7 +336,7 @@ class Connection:
         self._reason = reason
         self._told = told or code < Code.MALFORMED_FRAME
         if code == Code.SLOW_CONSUMER:
-            self.outbox.clear()  # Logic has what it stored; room for the reason counts more
+            self._discard()  # Logic has what it stored; room for the reason counts more
         self.decoder.close()
         self._arm(trio.current_time() + CLOSING)
         self._to_write.wake()
@@ -353,6 +356,10 @@ class Connection:
             self.close(Code.INTERNAL_ERROR, "internal error")
         else:
             self._end()
+
+    def _discard(self) -> None:
+        self.hub.metrics.discarded += len(self.outbox)
+        self.outbox.clear()
 
     def _end(self) -> None:
         if self._scope is not None:

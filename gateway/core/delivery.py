@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gateway._framing import (
@@ -21,6 +22,7 @@ from gateway.protocol.envelopes import Undelivered
 from gateway.protocol.types import Action, MsgType
 
 if TYPE_CHECKING:
+    from gateway.core.connection import Connection
     from gateway.core.hub import Hub
 
 log = logging.getLogger("gateway.delivery")
@@ -35,6 +37,7 @@ class Delivery:
     def receive(self, subject: str, payload: bytes) -> None:
         """Handle one Downstream; one that is not valid is logged, counted and dropped."""
         metrics = self._hub.metrics
+        metrics.downstreams += 1
         try:
             down = parse_downstream(payload)
         except FrameError as error:
@@ -44,9 +47,37 @@ class Delivery:
         if down.expires_at and down.expires_at < self._hub.wall_ms():
             metrics.expired += 1
         elif down.action == Action.KICK:
+            metrics.kicks += 1
             self._kick(down)
-        elif not self._deliver(down) and (down.user_id or down.conn_ids):
+        elif self._deliver(down):
+            metrics.delivered += 1
+        elif down.user_id or down.conn_ids:
             self._undelivered(down, payload)
+        else:
+            metrics.unheard += 1
+
+    def push(self, targets: Sequence[Connection], item: Item, key: SignalKey | None = None) -> int:
+        """Give one frame to each of these connections and count what became of it; how many queued it."""
+        queued = conflated = dropped = overflowed = 0
+        for connection in targets:
+            verdict = connection.push(item, key)
+            if verdict is Verdict.QUEUED:
+                queued += 1
+            elif verdict is Verdict.CONFLATED:
+                conflated += 1
+            elif verdict is Verdict.DROPPED:
+                dropped += 1
+            else:
+                overflowed += 1
+        metrics = self._hub.metrics
+        metrics.copies += len(targets)
+        metrics.copies_queued += queued
+        metrics.signals_conflated += conflated
+        metrics.copies_dropped += dropped
+        metrics.copies_overflowed += overflowed
+        if key is not None:
+            metrics.signals_dropped += dropped
+        return queued
 
     def displace(self, location: Location, code: Code) -> None:
         """Close the connection behind an entry that a login displaced, wherever it is."""
@@ -78,18 +109,11 @@ class Delivery:
         encoded = encode_frame(down.msg_type, down.packet)
         item: Item = encoded if frame.seq else SharedFrame(encoded)
         key: SignalKey | None = (frame.from_user, frame.kind) if isinstance(frame, SignalFrame) else None
-        found = False
-        metrics = hub.metrics
-        for connection in hub.registry.targets(down):
-            found = True
-            verdict = connection.push(item, key)
-            if verdict is Verdict.QUEUED:
-                metrics.messages_sent += down.msg_type == MsgType.MESSAGE
-            elif verdict is Verdict.CONFLATED:
-                metrics.signals_conflated += 1
-            elif key is not None:
-                metrics.signals_dropped += 1
-        return found
+        targets = hub.registry.targets(down)
+        queued = self.push(targets, item, key)
+        if down.msg_type == MsgType.MESSAGE:
+            hub.metrics.messages_sent += queued
+        return bool(targets)
 
     def _undelivered(self, down: Downstream, payload: bytes) -> None:
         """Say that the target is not here (any more), once; a Signal or a reply is not worth that."""

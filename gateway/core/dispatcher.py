@@ -58,6 +58,7 @@ def seated_table() -> DispatchTable:
 
 def auth(connection: Connection, frame: Frame) -> None:
     """Auth has to wait for the authenticator: the reader task does it."""
+    connection.hub.metrics.auth_requests += 1
     connection.hold(frame)
 
 
@@ -91,7 +92,10 @@ def signal(connection: Connection, frame: SignalFrame) -> bytes | None:
     assert session is not None
     if frame.from_user not in (0, session.user_id) or (frame.to_user > 0) == (frame.group_id > 0):
         return refuse(connection, Code.INVALID_PAYLOAD, MsgType.SIGNAL, frame.seq)
-    if not spend(connection, session, RECEIPT_COST) or not publish(connection, session, frame, _wall_ms()):
+    if spend(connection, session, RECEIPT_COST) and publish(connection, session, frame, _wall_ms()):
+        connection.hub.metrics.passed_up += 1
+    else:
+        connection.hub.metrics.signals_held_back += 1
         connection.hub.metrics.signals_dropped += 1
     return None
 
@@ -107,6 +111,7 @@ def passed_up(connection: Connection, frame: Frame, cost: float) -> bytes | None
     assert session is not None
     spend(connection, session, cost)
     if publish(connection, session, frame, _wall_ms()):
+        connection.hub.metrics.passed_up += 1
         return None
     return refuse(connection, Code.UPSTREAM_UNAVAILABLE, frame.type, frame.seq)
 

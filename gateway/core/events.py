@@ -89,8 +89,7 @@ class Events:
             return
         frame = encode(Event(kind=event.kind, data=event.data), timestamp=event.at or hub.wall_ms())
         item: Item = SharedFrame(frame)
-        for connection in list(connections):
-            connection.push(item)
+        hub.delivery.push(connections, item)
         metrics.events_delivered += 1
 
 

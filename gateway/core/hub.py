@@ -121,6 +121,7 @@ class Hub:
         finally:
             self.registry.leave(connection)
             self.metrics.connections -= 1
+            self.metrics.frames += connection.decoder.frames
             self.metrics.closed[connection.code] += 1
             self.admission.leave(connection.address)
             if not self.admission.open:
@@ -278,7 +279,7 @@ class Hub:
         frame = encode(notice, timestamp=self.wall_ms())
         for connection in self.registry:
             if connection.session is not None:
-                connection.push(SharedFrame(frame))
+                self.delivery.push([connection], SharedFrame(frame))
             else:
                 connection.close(Code.GOING_AWAY, LEAVING)
         with trio.move_on_after(min(drain.timeout, drain.reconnect_after + drain.jitter + LAST_CALL)):

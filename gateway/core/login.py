@@ -95,6 +95,7 @@ async def _open_session(hub: Hub, connection: Connection, frame: Frame, request:
     _welcome(hub, connection, session, frame.seq, wall)
     if request.sync_cursor:
         body = packet(SyncRequest(cursor=request.sync_cursor), seq=frame.seq, timestamp=wall)
+        hub.metrics.implied_syncs += 1
         refusal = dispatcher.sync(connection, parse_frame(MsgType.SYNC, body))
         if refusal is not None:
             connection.reply(refusal)

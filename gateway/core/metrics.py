@@ -27,47 +27,79 @@ class Latency:
 
 
 class Metrics:
-    """Counters since the start, and gauges that are read where they stand."""
+    """Counters since the start, and gauges that are read where they stand; each is zero until it is counted."""
+
+    connections = 0
+    """Open now, authenticated or not."""
+    sessions = 0
+    """Authenticated now."""
+    accepted = 0
+    messages_received = 0
+    """Message frames from clients that were handed to the bus."""
+    messages_sent = 0
+    """Deliveries queued to connections (one each)."""
+    auth_success = 0
+    frames = 0
+    """Frames from connections that have ended; those of the others their decoders count."""
+    auth_requests = 0
+    implied_syncs = 0
+    """Syncs that an Auth asked for; each goes the way of a frame."""
+    passed_up = 0
+    """Receipts, Signals and Syncs that were handed to the bus."""
+    signals_held_back = 0
+    """Signals from clients over their rate, or that the bus had no room for."""
+    downstreams = 0
+    """Downstream envelopes from the bus."""
+    delivered = 0
+    """Downstreams that found at least one connection here."""
+    unheard = 0
+    """Broadcasts while nobody was here."""
+    kicks = 0
+    """Downstreams that ask to close connections."""
+    copies = 0
+    """Frames for connections that did not ask for them, one each; queued, conflated, dropped or overflowed."""
+    copies_queued = 0
+    copies_dropped = 0
+    """The connection was closing, or a Signal found no room."""
+    copies_overflowed = 0
+    """No room: the connection was closed for it."""
+    replies_queued = 0
+    """Replies that had to wait behind a full socket."""
+    written = 0
+    """What waited and was handed to its link."""
+    discarded = 0
+    """What waited when its connection ended."""
+    signals_conflated = 0
+    """Copies that took the place of an older Signal."""
+    signals_dropped = 0
+    undelivered = 0
+    """Downstreams that found no connection here."""
+    expired = 0
+    """Downstreams that came after their `expires_at`."""
+    malformed_downstream = 0
+    events_published = 0
+    """Words of our own about sessions: online, kicked, offline."""
+    events_refused = 0
+    """Of these, refused by the bus and lost."""
+    events_received = 0
+    """User events from the bus, our own among them; each is one of the next four."""
+    events_elsewhere = 0
+    """About users who are not here."""
+    events_presence = 0
+    events_delivered = 0
+    """Given to the user's connections, once for all of them."""
+    events_malformed = 0
+    throttled = 0
+    """Times that reading was paused for the message rate."""
+    faults = 0
+    """Connections that an exception of ours ended."""
 
     def __init__(self) -> None:
-        self.connections = 0
-        """Open now, authenticated or not."""
-        self.sessions = 0
-        """Authenticated now."""
-        self.accepted = 0
-        self.messages_received = 0
-        """Message frames from clients that were handed to the bus."""
-        self.messages_sent = 0
-        """Deliveries queued to connections (one each)."""
-        self.auth_success = 0
         self.auth_failed: Counter[int] = Counter()
         """By code."""
         self.refused: Counter[int] = Counter()
         """Requests refused, by code."""
         self.closed: Counter[int] = Counter()
         """Connections ended, by code; 0 is the peer's own leaving."""
-        self.signals_conflated = 0
-        self.signals_dropped = 0
-        self.undelivered = 0
-        """Downstreams that found no connection here."""
-        self.expired = 0
-        """Downstreams that came after their `expires_at`."""
-        self.malformed_downstream = 0
-        self.events_published = 0
-        """Words of our own about sessions: online, kicked, offline."""
-        self.events_refused = 0
-        """Of these, refused by the bus and lost."""
-        self.events_received = 0
-        """User events from the bus, our own among them; each is one of the next four."""
-        self.events_elsewhere = 0
-        """About users who are not here."""
-        self.events_presence = 0
-        self.events_delivered = 0
-        """Given to the user's connections, once for all of them."""
-        self.events_malformed = 0
-        self.throttled = 0
-        """Times that reading was paused for the message rate."""
-        self.faults = 0
-        """Connections that an exception of ours ended."""
         self.latency = Latency()
         """From a frame's arrival to its hand-over to the bus, or downstream to the socket."""

@@ -51,17 +51,16 @@ class Outbox:
         return Verdict.QUEUED
 
     def push_signal(self, key: SignalKey, item: Item, unsent: int = 0) -> Verdict:
-        """Queue a Signal, in place of an older one with the same key; dropped when there is no room."""
+        """Queue a Signal, in place of an older one with the same key; dropped, itself alone, when there is no room."""
         signals = self._signals
         if signals is None:
             signals = self._signals = {}
-        older = signals.pop(key, None)
-        if older is not None:
-            self.waiting -= len(older) + ITEM_COST
-        cost = len(item) + ITEM_COST
+        older = signals.get(key)
+        cost = len(item) + ITEM_COST - (len(older) + ITEM_COST if older is not None else 0)
         if self.waiting + unsent + cost > self.limit:
             return Verdict.DROPPED
         self.waiting += cost
+        signals.pop(key, None)  # to the end
         signals[key] = item
         return Verdict.QUEUED if older is None else Verdict.CONFLATED
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from gateway._framing import Downstream
@@ -56,7 +56,7 @@ class Registry:
         """The connection with this id, seated or not."""
         return self._by_id.get(conn_id)
 
-    def of_user(self, user_id: int) -> Collection[Connection]:
+    def of_user(self, user_id: int) -> Sequence[Connection]:
         """The seated connections of a user, oldest first."""
         return self._by_user.get(user_id, ())
 
@@ -75,7 +75,7 @@ class Registry:
                 return connection.session.bucket
         return self._departed.pop(user_id, None) or TokenBucket(rate, burst, now)
 
-    def targets(self, down: Downstream) -> Iterable[Connection]:
+    def targets(self, down: Downstream) -> Sequence[Connection]:
         """Whom a Downstream means, most precise first (protocol section 5)."""
         exclude = down.exclude_conn_id
         if down.conn_ids:
