@@ -13,11 +13,14 @@ import trio
 from gateway.backends.asyncio_thread import AsyncioThread
 from gateway.backends.redis_locations import RedisLocationStore
 from gateway.backends.settings_redis import RedisSettings
-from gateway.core.ports import LocationStore, NodeRecord
+from gateway.core.ports import Location, LocationStore, LoginPolicy, NodeRecord, StoreUnavailable
 from tests.support.redis_server import RedisServer
 
 PATIENCE = 30.0
 """Seconds until a wait is given up: far more than any needs on a busy machine."""
+
+LENIENT = 10.0
+"""Seconds that an operation may take where no test is about that."""
 
 
 def announce(client: Any, *nodes: str) -> None:
@@ -41,7 +44,7 @@ async def open_store(
     **settings: Any,
 ) -> AsyncIterator[RedisLocationStore]:
     """A store that runs for the length of the block, announcing `node` if one is named."""
-    store = RedisLocationStore(RedisSettings(**{"port": server.port, **settings}), thread)
+    store = RedisLocationStore(RedisSettings(**{"port": server.port, "timeout": LENIENT, **settings}), thread)
     async with trio.open_nursery() as nursery:
         await nursery.start(store.run, says or (partial(record, node) if node else None))
         yield store
@@ -53,6 +56,17 @@ async def wait_until(condition: Callable[[], bool]) -> None:
     with trio.fail_after(PATIENCE):
         while not condition():
             await trio.sleep(0.01)
+
+
+async def enter(store: LocationStore, location: Location) -> None:
+    """Claim, however often it takes on a busy machine."""
+    with trio.fail_after(PATIENCE):
+        while True:
+            try:
+                assert await store.claim(location, LoginPolicy.MULTI_DEVICE) is not None
+                return
+            except StoreUnavailable:
+                await trio.sleep(0.05)
 
 
 async def conn_ids(store: LocationStore, user: int = 1001) -> list[int]:

@@ -18,7 +18,7 @@ from gateway.core.ports import LoginPolicy
 from gateway.core.settings import LoginSettings
 from gateway.protocol.codes import Code
 from gateway.protocol.messages import AuthRequest, AuthResponse, Kick
-from tests.backends.redis_world import PATIENCE, conn_ids, wait_until
+from tests.backends.redis_world import LENIENT, PATIENCE, conn_ids, wait_until
 from tests.support.node import open_running
 from tests.support.peer import Peer
 from tests.support.redis_server import RedisServer, redis_server
@@ -57,9 +57,10 @@ async def thread() -> AsyncIterator[AsyncioThread]:
 
 @asynccontextmanager
 async def open_on_redis(
-    port: int, thread: AsyncioThread, bus: MemoryBus, node: str, *, timeout: float = 1.0, **settings: Any
+    port: int, thread: AsyncioThread, bus: MemoryBus, node: str, *, timeout: float = LENIENT, **settings: Any
 ) -> AsyncIterator[World]:
     """One node whose locations are in Redis."""
+    settings.setdefault("login", LoginSettings(backend_timeout=PATIENCE))
     store = RedisLocationStore(RedisSettings(port=port, timeout=timeout), thread)
     async with trio.open_nursery() as nursery:
         async with open_world(bus=bus, locations=store, node_id=node, logic=False, **settings) as world:
@@ -84,7 +85,7 @@ async def refused(world: World, user: int) -> int:
 
 
 async def test_a_login_displaces_across_nodes(server: RedisServer, thread: AsyncioThread, bus: MemoryBus) -> None:
-    login = LoginSettings(policy=LoginPolicy.SINGLE_DEVICE)
+    login = LoginSettings(policy=LoginPolicy.SINGLE_DEVICE, backend_timeout=PATIENCE)
     async with (
         open_on_redis(server.port, thread, bus, "node-1", login=login) as first,
         open_on_redis(server.port, thread, bus, "node-2", login=login) as second,
@@ -153,7 +154,7 @@ async def test_t37_locations_are_written_again_at_once(
 async def test_t37_stopped_it_costs_no_session_and_logins_are_refused_in_time(
     server: RedisServer, thread: AsyncioThread, bus: MemoryBus
 ) -> None:
-    async with open_on_redis(server.port, thread, bus, "node-1", timeout=0.3) as world:
+    async with open_on_redis(server.port, thread, bus, "node-1", timeout=2.0) as world:
         peer = await world.seated(1001)
         server.pause()
         assert await refused(world, 1002) == Code.AUTH_UNAVAILABLE
@@ -171,7 +172,7 @@ async def test_t37_stopped_it_costs_no_session_and_logins_are_refused_in_time(
 async def test_t37_where_configured_logins_are_admitted_while_it_is_away(
     server: RedisServer, thread: AsyncioThread, bus: MemoryBus
 ) -> None:
-    login = LoginSettings(admit_without_store=True)
+    login = LoginSettings(admit_without_store=True, backend_timeout=PATIENCE)
     async with open_on_redis(server.port, thread, bus, "node-1", login=login) as world:
         server.kill()
         older = await world.seated(1001, "phone")
@@ -260,7 +261,7 @@ async def test_t42_cut_off_from_redis_a_node_serves_on_and_gives_way_when_it_is_
 async def test_a_whole_node_by_configuration(server: RedisServer, tmp_path: Path) -> None:
     """From `redis.port` to the location in Redis; nothing is left open afterwards."""
     server.client().ping()  # its own connection is no leak
-    async with open_running(tmp_path, redis=RedisSettings(port=server.port)) as running:
+    async with open_running(tmp_path, redis=RedisSettings(port=server.port, timeout=2.0)) as running:
         assert running.node.not_ready() == ""
         peer = await running.seated(1001)
         (node,) = server.client().keys("im:node:*")

@@ -29,7 +29,9 @@ def free_port() -> int:
 class RedisServer:
     """One server process with nothing on disk; after `restart` it is empty, on the same port."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, config: Path | None = None) -> None:
+        """With `config` it is a Sentinel, which keeps its state in that file."""
+        self._first = [str(config), "--sentinel"] if config else ["--save", "", "--appendonly", "no"]
         self.port = free_port()
         self._folder = folder
         self._options = options
@@ -41,8 +43,9 @@ class RedisServer:
         self._process = subprocess.Popen(
             [
                 str(get_binary_path()),
+                *self._first,
                 *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)),
-                *("--save", "", "--appendonly", "no", "--loglevel", "warning"),
+                *("--loglevel", "warning"),
                 *self._options,
             ],
             stdout=subprocess.DEVNULL,
