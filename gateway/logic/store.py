@@ -122,7 +122,8 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class StoreFailed(Exception):
-    """The store could not do it (disk full, locked, broken); of a `write`, nothing was done."""
+    """The store could not do it (disk full, locked, broken, away); of a `write`, nothing was done, or all of what would
+    have been returned: with a store elsewhere its answer may be lost. Nothing is done later."""
 
 
 class Store(Protocol):
@@ -135,7 +136,7 @@ class Store(Protocol):
             As many outcomes as writes were done; the caller comes again with the rest.
 
         Raises:
-            StoreFailed: nothing was done.
+            StoreFailed
         """
 
     async def read(self, queries: Sequence[History]) -> list[Page]:

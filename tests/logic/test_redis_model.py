@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import trio
+from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from gateway.logic.groups_redis import RedisGroups
@@ -56,4 +57,6 @@ def test_it_is_what_the_model_is(server: RedisServer) -> None:
         def __init__(self) -> None:
             super().__init__(server)
 
-    run_state_machine_as_test(Machine, settings=SETTINGS)
+    run_state_machine_as_test(
+        Machine, settings=settings(SETTINGS, max_examples=5)
+    )  # each step opens a thread and a store

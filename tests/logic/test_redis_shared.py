@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 import trio
+import trio.lowlevel
 from redis.exceptions import BusyLoadingError
 
 from gateway.backends.settings_redis import RedisSettings
@@ -20,7 +21,7 @@ from gateway.logic.store_redis import RedisStore
 from gateway.protocol.types import AckStatus
 from tests.logic.redis_world import redis_groups, redis_store
 from tests.logic.world import open_world
-from tests.support.redis_server import RedisServer
+from tests.support.redis_server import RedisServer, redis_server
 
 PAGE = 10_000_000
 
@@ -279,3 +280,39 @@ async def test_groups(redis: RedisSettings) -> None:
         with pytest.raises(GroupError, match="there is no group 7"):
             await groups.add(7, [1])
         assert (await groups.create(7)).members == ()
+
+
+async def test_a_server_that_does_not_keep_what_it_confirms_is_told_of_once(
+    redis: RedisSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with redis_store(redis) as store:
+        await numbers(store, 1)
+    assert [each for each in caplog.records if each.message == "store_not_durable"] == []
+    with redis_server("--maxmemory-policy", "allkeys-lru") as careless:
+        async with redis_store(RedisSettings(port=careless.port)) as store:
+            await numbers(store, 1)
+            careless.restart()
+            await numbers(store, 1)
+    told = {vars(each)["setting"]: vars(each)["found"] for each in caplog.records}
+    assert told == {"appendonly": "no", "appendfsync": "everysec", "maxmemory-policy": "allkeys-lru"}
+    assert len(caplog.records) == 3
+
+
+async def test_cancelled_while_it_writes_it_waits_for_the_end(redis: RedisSettings) -> None:
+    async with redis_store(redis) as store:
+        done = 0
+        for i in range(12):
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+
+                    async def write(i: int = i) -> None:
+                        nonlocal done
+                        await store.write([post(1, f"m{i}", 2)], 1)
+                        done += 1
+
+                    nursery.start_soon(write)
+                    for _ in range(i):
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+            stored = len(await numbers(store, 2))
+            assert stored == done or (i == 0 and stored == 0)
