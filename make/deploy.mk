@@ -30,3 +30,7 @@ cluster-test: $(VENV)/dev ## the same cluster under test: chat, racing logins, k
 	CLUSTER=1 $(BIN)/python -m pytest tests/cluster
 
 extras: cluster-test
+
+.PHONY: outage
+outage: $(VENV)/dev ## 2,000 messages while NATS, Redis and a Logic are stopped and killed, as a table; three minutes
+	@$(BIN)/python -m benchmarks.outage
