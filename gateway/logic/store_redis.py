@@ -38,8 +38,8 @@ from gateway.protocol.types import AckStatus
 T = TypeVar("T")
 
 COST_PER_SCRIPT: Final = 5_000
-"""Roughly the timeline entries that one script writes: while it runs, 30 ms at most, the server serves nobody else. A message to the
-largest group always fits."""
+"""Roughly the timeline entries that one script writes: while it runs, 30 ms at most, the server serves nobody else.
+A message to the largest group always fits."""
 BYTES_PER_SCRIPT: Final = 1_048_576
 """Contents of messages in one script, but for the first."""
 QUERIES_PER_SCRIPT: Final = 16
