@@ -5,6 +5,7 @@ import random
 import pytest
 import trio
 from trio.abc import Clock
+from trio.testing import lockstep_stream_pair
 
 from gateway._framing import build_downstream
 from gateway.backends.memory import MemoryBus
@@ -25,6 +26,7 @@ from gateway.protocol.messages import (
     type_of,
 )
 from gateway.protocol.types import AckStatus, Action
+from gateway.transports.stream import serve_stream
 from tests.support.peer import Peer
 from tests.support.world import World, open_world
 
@@ -214,6 +216,29 @@ async def test_a_reader_that_stops_is_accounted_for_to_the_last_frame(autojump_c
         assert outboxes["discarded"] > 0
         await trio.sleep(10)
         closed(world.hub)
+
+
+async def test_replies_behind_a_full_socket_are_accounted_for(autojump_clock: Clock) -> None:
+    async with open_world() as world, trio.open_nursery() as nursery:
+        ours, theirs = lockstep_stream_pair()  # takes nothing until it is read
+        nursery.start_soon(serve_stream, world.hub.serve, theirs, "192.0.2.1")
+        peer = Peer(ours)
+        await peer.log_in(1001)
+        for _ in range(5):
+            await peer.send(Heartbeat())
+        await trio.sleep(1)
+        assert closed(world.hub)["outboxes"].became["waiting"] > 0
+        assert world.hub.metrics.replies_queued > 0
+        for _ in range(5):
+            await peer.receive(Heartbeat)
+        for _ in range(5):
+            await peer.send(Heartbeat())
+        await peer.hang_up()
+        await trio.sleep(5)
+        outboxes = closed(world.hub)["outboxes"].became
+        assert outboxes["written"] > 0
+        assert outboxes["discarded"] > 0
+        assert outboxes["waiting"] == 0
 
 
 def test_books_that_do_not_add_up_say_so() -> None:

@@ -38,6 +38,14 @@ def test_what_the_link_keeps_counts_too() -> None:
     assert outbox.push_signal((1, "typing"), b"x" * 100, unsent=900) is Verdict.DROPPED
 
 
+def test_a_signal_without_room_leaves_the_older_one() -> None:
+    outbox = Outbox(1000)
+    assert outbox.push_signal((1, "typing"), b"old") is Verdict.QUEUED
+    assert outbox.push_signal((1, "typing"), b"x" * 1000) is Verdict.DROPPED
+    assert outbox.take(10_000) == [b"old"]
+    assert outbox.waiting == 0
+
+
 def test_only_the_newest_signal_of_a_kind_is_kept() -> None:
     outbox = Outbox(10_000)
     assert outbox.push_signal((1, "typing"), b"old") is Verdict.QUEUED
