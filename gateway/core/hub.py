@@ -12,6 +12,7 @@ import trio
 
 from gateway._framing import Frame, SharedFrame
 from gateway.core import dispatcher
+from gateway.core.clock import run_clock
 from gateway.core.connection import Connection
 from gateway.core.delivery import Delivery
 from gateway.core.events import Events
@@ -86,8 +87,8 @@ class Hub:
         self.seated = dispatcher.seated_table()
         self.delivery = Delivery(self)
         self.events = Events(self)
-        self.now = trio.lowlevel.current_clock().current_time
-        """Monotonic seconds: trio.current_time without finding the run anew for every frame."""
+        self.now = run_clock()
+        """Monotonic seconds, as trio.current_time gives them."""
         self._drain = settings.drain
         self._ids = ConnectionIds()
         self._seats: dict[int, Location] = {}

@@ -1,0 +1,9 @@
+"""Monotonic seconds in one C call. Knows nothing else."""
+
+class MonotonicClock:
+    """`offset` plus the seconds of CLOCK_MONOTONIC, which is what time.perf_counter reads on Linux."""
+
+    @property
+    def offset(self) -> float: ...
+    def __init__(self, offset: float = 0.0) -> None: ...
+    def __call__(self) -> float: ...
