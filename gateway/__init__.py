@@ -3,7 +3,7 @@
 The rooms, from the bottom up; imports point down only:
 
     _framing, _websocket,  the hot path in Cython: frames, verification, building; WebSocket frames; from a
-    _sockets, _clock       socket's readiness to its receiver; the time. Without them nothing works, so that is told at once
+    _sockets, _clock       socket's readiness to its receiver; the time. Without them nothing works: told at once
     protocol               bytes and meaning: messages, codes, subjects
     core                   what a gateway is: Connection, Session, Outbox, Registry, Hub, and the ports
     backends               ports made real: memory, JWT
