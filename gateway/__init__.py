@@ -10,6 +10,7 @@ The rooms, from the bottom up; imports point down only:
     transports             links over sockets: reactor, TCP, TLS, WebSocket
     logic, console         the reference Logic; HTTP for health, metrics and the chat page
     config, node, cli      put together; `client` stands beside them, on protocol alone
+    backend                beside node: for a Logic of one's own in its own process
 
 Embedding: `async with gateway.open_node(config, on_message=...) as node: await nursery.start(node.run)`.
 """
