@@ -278,7 +278,7 @@ cdef class Poll:
             self.registered -= 1
             self.paused -= self.marks[fd]
             self.marks[fd] = 0
-            self.control(EPOLL_CTL_DEL, fd, 0)
+            epoll_ctl(self.epoll, EPOLL_CTL_DEL, fd, NULL)  # it fails only for what is not there any more
 
     cdef int control(self, int operation, int fd, unsigned int wanted) except -1:
         cdef epoll_event event
