@@ -13,6 +13,7 @@ import trustme
 from gateway.backends.asyncio_thread import AsyncioThread
 from gateway.backends.redis_address import RedisAddress, redis_address, sentinel_address
 from gateway.backends.settings_redis import RedisSettings, RedisTlsSettings
+from gateway.config import Config, ConfigError, check
 from tests.backends.redis_world import PATIENCE, conn_ids, open_store, wait_until
 from tests.contracts.locations import MULTI, place
 from tests.support.redis_server import RedisServer, free_port, redis_server
@@ -163,3 +164,26 @@ def test_addresses_of_sentinels() -> None:
     for bad in ("", ":5", "a:b", "a@b:5", "a/b", "[::1"):
         with pytest.raises(ValueError, match="must hold addresses"):
             sentinel_address(bad)
+
+
+@pytest.mark.parametrize(
+    ("redis", "named"),
+    [
+        (RedisSettings(), None),
+        (RedisSettings(prefix="a:b"), "redis.prefix"),
+        (RedisSettings(host="not a host"), "redis.host"),
+        (RedisSettings(url="http://:secret@host"), "redis.url"),
+        (RedisSettings(sentinels=("a/b",)), "redis.sentinels"),
+        (RedisSettings(sentinels=("a",), url="redis://b"), "redis.sentinels"),
+        (RedisSettings(timeout=60), "redis.timeout"),
+        (RedisSettings(tls=RedisTlsSettings(ca="nowhere.pem")), "redis.tls"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_the_start(redis: RedisSettings, named: str | None) -> None:
+    config = Config(redis=redis)
+    if named is None:
+        check(config)
+        return
+    with pytest.raises(ConfigError, match=named.replace(".", r"\.")) as raised:
+        check(config)
+    assert "secret" not in str(raised.value)
