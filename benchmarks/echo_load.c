@@ -30,7 +30,7 @@ int fill(const int *fds, int connections, const char *frames, size_t size, int w
 }
 
 /* For `seconds`, answer each answer with another frame. `loose` keeps the bytes of answers that are not whole yet.
-   Returns the number of answers, or -1 when the server closed or a write failed. */
+   Returns the number of answers; -1 - n when the server closed connection n, -1000000 - n when it takes no more. */
 long drive(const int *fds, int connections, const char *frames, size_t size, int joined, double seconds, size_t *loose) {
     static char incoming[1 << 18];
     struct epoll_event event, events[256];
@@ -41,7 +41,7 @@ long drive(const int *fds, int connections, const char *frames, size_t size, int
         event.events = EPOLLIN;
         event.data.u32 = i;
         if (epoll_ctl(epoll, EPOLL_CTL_ADD, fds[i], &event) < 0)
-            return -1;
+            return 0;
     }
     while (now() < end) {
         int ready = epoll_wait(epoll, events, 256, 100);
@@ -51,13 +51,13 @@ long drive(const int *fds, int connections, const char *frames, size_t size, int
             if (got < 0 && errno == EAGAIN)
                 continue;
             if (got <= 0)
-                return -1;
+                return -1 - at;
             loose[at] += got;
             int whole = loose[at] / size;
             loose[at] %= size;
             answers += whole;
             if (whole && !put(fds[at], frames, size, whole, joined))
-                return -1;
+                return -1000000 - at;
         }
     }
     close(epoll);

@@ -51,7 +51,8 @@ def main(port: int, pid: int, kind: str, connections: int, window: int, joined: 
 
     def drive(length: float) -> int:
         answers = int(load.drive(fds, connections, frames, size, joined, ctypes.c_double(length), loose))
-        assert answers > 0
+        if answers <= 0:
+            raise SystemExit(f"{kind}: the load failed: {answers}, see echo_load.c")
         return answers
 
     assert load.fill(fds, connections, frames, size, window, joined)
