@@ -121,9 +121,9 @@ class Connection:
                 self.link.attach(self)
                 nursery.start_soon(self._reader)
                 nursery.start_soon(self._writer)
-                nursery.start_soon(self._heartbeat)
                 if self.closing:
                     nursery.cancel_scope.cancel()
+                await self._heartbeat()  # in this task: one fewer for every connection, 2 KB
         finally:
             self._scope = self._timer = None
             self.decoder.close()
@@ -143,6 +143,7 @@ class Connection:
                 frame, self._held = self._held, None
                 if frame is not None and not self.closing:
                     await self.hub.handle_waiting(self, frame)
+                    del frame  # it pins its bytes, the token among them
                     self._go_on()
         except LinkClosed as reason:
             self.lost(str(reason))
