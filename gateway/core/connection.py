@@ -111,11 +111,11 @@ class Connection(Uplink):
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope
                 self.link.attach(self)
-                nursery.start_soon(self._reader)
                 nursery.start_soon(self._writer)
                 nursery.start_soon(self._heartbeat)
                 if self.closing:
                     nursery.cancel_scope.cancel()
+                await self._reader()  # in the task that is here anyway: another one would cost 1.5 KB
         finally:
             self._scope = self._timer = None
             self.decoder.close()
