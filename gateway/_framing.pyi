@@ -282,3 +282,77 @@ def parse_downstream(data: bytes) -> Downstream:
 
 def is_name(text: str, limit: int = 64) -> bool:
     """True for 1 to `limit` characters of A-Z a-z 0-9 _ -: the rule for every text in a subject or key."""
+
+class TokenBucket:
+    """A rate with a burst. It may be overdrawn: what was received is handled, and paid for by waiting."""
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        """`rate` is tokens per second, `burst` the most there may be; `now`, here and below, is monotonic seconds."""
+    @property
+    def rate(self) -> float: ...
+    @property
+    def burst(self) -> float: ...
+    def spend(self, now: float, cost: float = 1.0) -> bool:
+        """Take `cost` tokens; False when that overdraws the bucket."""
+    def wait(self, now: float, tokens: float = 1.0) -> float:
+        """Seconds from `now` until `tokens` are there."""
+
+class Sender:
+    """Who the messages of one connection are from: what their envelopes say, and the budget that they cost."""
+
+    handed_over: int
+    """Messages that a Relay gave to the bus since somebody set this to 0."""
+    def __init__(self, conn_id: int, user_id: int, device_id: str, platform: str, bucket: TokenBucket) -> None: ...
+    @property
+    def conn_id(self) -> int: ...
+    @property
+    def user_id(self) -> int: ...
+    @property
+    def device_id(self) -> str: ...
+    @property
+    def platform(self) -> str: ...
+    @property
+    def bucket(self) -> TokenBucket: ...
+
+class Uplink:
+    """The receiving side of a connection, without a Python frame of its own per chunk. To be subclassed.
+
+    The subclass has `reply(frames)`, `handed_over(seconds, count)` (how long a feed took that gave so many messages
+    to the bus) and `fault()` (an exception is being handled; none leaves `feed`).
+    """
+
+    decoder: FrameDecoder
+    sender: Sender | None
+    """Who its messages are from, once there is a session."""
+    seen: float
+    """When the last bytes came (monotonic seconds)."""
+    deaf: bool
+    """Set when the connection is closing: what still comes is dropped."""
+    def __init__(self, decoder: FrameDecoder, now: Callable[[], float]) -> None:
+        """`now` is the monotonic clock."""
+    @property
+    def wall_ms(self) -> int:
+        """Unix milliseconds of the feed under way."""
+    def feed(self, lane: int, data: bytes) -> None:
+        """Take bytes, handle every whole frame, answer."""
+
+class Relay:
+    """The handler of Message: checks it, spends one token, publishes its envelope, acknowledges it as Accepted.
+
+    Its context is an Uplink.
+    """
+
+    def __init__(
+        self,
+        bus: Any,
+        subject: str,
+        node_id: str,
+        refuse: Callable[[Any, Any, int], bytes | None],
+        overdrawn: Callable[[Any], None],
+    ) -> None:
+        """`bus.publish(subject, envelope)` says whether the bus took it.
+
+        `refuse(context, frame, code)` answers what is not valid (4004) or not taken (4402); `overdrawn(context)` is
+        told when the budget is spent, and the message passes all the same.
+        """
+    def __call__(self, context: Any, frame: ChatFrame) -> bytes | None: ...

@@ -11,6 +11,7 @@ One extension module in parts, from the bottom up:
     _framing_decoder    DispatchTable and FrameDecoder
     _framing_shared     SharedFrame and the joining of frames for one write
     _framing_envelopes  Upstream and Downstream
+    _framing_relay      from a Message to its acknowledgement, and the budget that it costs
 
 Memory rules: a pointer lives only beside the bytes object that it points into (Frame pins it); every
 object that Python could make empty-handed (`Frame.__new__(Frame)`) reads as defaults, never through NULL.
@@ -32,3 +33,4 @@ include "_framing_build.pxi"
 include "_framing_decoder.pxi"
 include "_framing_shared.pxi"
 include "_framing_envelopes.pxi"
+include "_framing_relay.pxi"

@@ -138,6 +138,18 @@ def build_ack(
 ):
     """A whole MessageAck frame."""
     cdef Text name = text_of(msg_id)
+    return ack_frame(seq, timestamp, &name, status, code, server_seq, acked_at)
+
+
+cdef bytes ack_frame(
+    uint64_t seq,
+    uint64_t timestamp,
+    const Text *name,
+    signed char status,
+    int32_t code,
+    uint64_t server_seq,
+    uint64_t acked_at,
+):
     cdef Py_ssize_t size = pad8(52 + name.room)
     cdef bytes frame = new_frame(PACKET_HEAD + size)
     cdef uint8_t *at = put_packet(inside(frame), MESSAGE_ACK, seq, timestamp, size)
@@ -151,7 +163,7 @@ def build_ack(
     store64(at + 32, acked_at)
     store32(at + 44, <uint32_t>code)
     store32(at + 48, <uint8_t>status)
-    put_text(at, 40, 52, &name)
+    put_text(at, 40, 52, name)
     return frame
 
 
@@ -232,6 +244,12 @@ def build_upstream(
     Frame frame not None,
 ):
     """The Upstream envelope around the client's own packet, unchanged."""
+    return upstream_bytes(node_id, conn_id, user_id, device_id, platform, received_at, frame)
+
+
+cdef bytes upstream_bytes(
+    str node_id, int64_t conn_id, int64_t user_id, str device_id, str platform, uint64_t received_at, Frame frame
+):
     cdef Text node = text_of(node_id)
     cdef Text device = text_of(device_id)
     cdef Text system = text_of(platform)

@@ -151,8 +151,10 @@ cdef class FrameDecoder:
         self._closed = True
         self._drop()
 
-    def feed(self, object context, bytes data not None, uint64_t now=0):
+    cpdef bytes feed(self, object context, bytes data, uint64_t now=0):
         """Take `data`; return the replies in order, joined (see the .pyi)."""
+        if data is None:
+            raise TypeError("feed takes bytes, not None")
         cdef Replies replies
         cdef bint whole = False
         if self._busy:

@@ -134,11 +134,7 @@ cdef class ChatFrame(Frame):
     @property
     def valid(self):
         """msg_id is 1-64 of [A-Za-z0-9_-] and exactly one of to_user, group_id is set and positive."""
-        cdef int64_t to_user = <int64_t>read64(self.table, 2)
-        cdef int64_t group_id = <int64_t>read64(self.table, 6)
-        return has_name(self.table) and (
-            (to_user > 0 and group_id == 0) or (to_user == 0 and group_id > 0)
-        )
+        return addressed(self.table)
 
     @property
     def msg_id(self):
@@ -227,6 +223,13 @@ cdef class SignalFrame(Frame):
     @property
     def data(self):
         return read_bytes(self.table, 4)
+
+
+cdef bint addressed(const uint8_t *table) noexcept nogil:
+    """Whether a ChatMessage has a name for its msg_id, and exactly one of to_user and group_id."""
+    cdef int64_t to_user = <int64_t>read64(table, 2)
+    cdef int64_t group_id = <int64_t>read64(table, 6)
+    return has_name(table) and ((to_user > 0 and group_id == 0) or (to_user == 0 and group_id > 0))
 
 
 cdef bint has_name(const uint8_t *table) noexcept nogil:

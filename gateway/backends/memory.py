@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -65,7 +65,7 @@ class _Subscription:
 class _Route:
     """Who receives one subject: every plain subscriber, and of each queue group the next one in turn."""
 
-    __slots__ = ("groups", "plain", "turn")
+    __slots__ = ("groups", "only", "plain", "turn")
 
     def __init__(self, subscriptions: Sequence[_Subscription]) -> None:
         self.plain = [each for each in subscriptions if not each.queue]
@@ -74,14 +74,18 @@ class _Route:
             if each.queue:
                 groups.setdefault(each.queue, []).append(each)
         self.groups = list(groups.values())
+        self.only: list[_Subscription] | None = None if groups else self.plain
+        """The receivers, where they are the same for each payload."""
+        if not self.plain and len(self.groups) == 1 and len(self.groups[0]) == 1:
+            self.only = self.groups[0]
         self.turn = 0
 
-    def receivers(self) -> Iterator[_Subscription]:
-        yield from self.plain
-        if self.groups:
-            self.turn += 1
-            for group in self.groups:
-                yield group[self.turn % len(group)]
+    def receivers(self) -> list[_Subscription]:
+        """Of the next payload."""
+        if self.only is not None:
+            return self.only
+        self.turn += 1
+        return [*self.plain, *(group[self.turn % len(group)] for group in self.groups)]
 
 
 class MemoryBus:
@@ -150,10 +154,11 @@ class MemoryBus:
         if not self._running or len(self._queue) >= self._max_messages or self._bytes + size > self._max_bytes:
             self._refused += 1
             return False
+        if not self._queue:
+            self._wake.set()
         self._queue.append((subject, payload))
         self._bytes += size
         self._published += 1
-        self._wake.set()
         return True
 
     def subscribe(self, subject: str, handler: BusHandler, *, queue: str = "") -> Subscription:
@@ -191,10 +196,11 @@ class MemoryBus:
         )
 
     def _hand_on_slice(self) -> None:
-        for _ in range(min(len(self._queue), self._slice)):
-            subject, payload = self._queue.popleft()
+        queue, routes = self._queue, self._routes
+        for _ in range(min(len(queue), self._slice)):
+            subject, payload = queue.popleft()
             self._bytes -= len(payload)
-            for subscription in list(self._route(subject).receivers()):
+            for subscription in (routes.get(subject) or self._route(subject)).receivers():
                 if subscription.open:
                     try:
                         subscription.handler(subject, payload)

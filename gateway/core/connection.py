@@ -7,12 +7,11 @@ kind is known here (that is `dispatcher`), nor how a session is opened (`login`)
 from __future__ import annotations
 
 import logging
-from time import time_ns
 from typing import TYPE_CHECKING
 
 import trio
 
-from gateway._framing import Frame, FrameDecoder, build_error, join_frames
+from gateway._framing import Frame, FrameDecoder, Uplink, build_error, join_frames
 from gateway.core.limits import ErrorBudget
 from gateway.core.link import Link, LinkClosed
 from gateway.core.outbox import Item, Outbox, SignalKey, Verdict
@@ -34,7 +33,7 @@ RATE_MEMORY = 2.0
 """Seconds of staying under the rate after which an earlier excess is forgotten."""
 
 
-class Connection:
+class Connection(Uplink):
     """A Link, a decoder, an Outbox, once authenticated a Session, and the three tasks that serve them."""
 
     __slots__ = (
@@ -56,34 +55,27 @@ class Connection:
         "_to_write",
         "_told",
         "address",
-        "decoder",
         "errors",
-        "handed_over",
         "hub",
         "id",
         "link",
         "opened",
         "outbox",
-        "seen",
         "session",
     )
 
     def __init__(self, hub: Hub, link: Link, conn_id: int, now: float) -> None:
+        super().__init__(FrameDecoder(hub.greeting, hub.limits.max_frame_before_auth), hub.now)
         self.hub = hub
         self.link = link
         self.id = conn_id
         self.session: Session | None = None
         self.address = link.address
         """The address it is counted under; behind a proxy it is known only once the link is up."""
-        self.decoder = FrameDecoder(hub.greeting, hub.limits.max_frame_before_auth)
         self.outbox = Outbox(hub.limits.outbox_bytes)
         self.errors: ErrorBudget | None = None
-        self.seen = now
-        """When the last bytes arrived (monotonic)."""
         self.opened = False
         """Whether the link is up."""
-        self.handed_over = 0
-        """Messages that the feed under way gave to the bus."""
         self._prefix = link.prefix
         self._seq = 1
         self._stuck = False
@@ -196,6 +188,7 @@ class Connection:
         session = self.session
         if self._code is not None or not self.opened:
             self._code = self._code if self._code is not None else Code.AUTH_TIMEOUT
+            self.deaf = True
             self._end()
         elif session is None:
             self.close(Code.AUTH_TIMEOUT, "no Auth in time")
@@ -227,23 +220,9 @@ class Connection:
 
     # -- bytes in ------------------------------------------------------------------------------------------
 
-    def feed(self, lane: int, data: bytes) -> None:
-        """Receiver: take bytes, handle every whole frame, queue the replies."""
-        self.seen = now = self.hub.now()
-        if self._code is not None:
-            return
-        try:
-            replies = self.decoder.feed(self, data, time_ns() // 1_000_000)
-            if replies:
-                if self._stuck or self.outbox.waiting or self._prefix is not None:
-                    self.reply(replies)
-                elif not self.link.send(replies):
-                    self._wait_for_room()
-            if self.handed_over:
-                self.hub.metrics.latency.observe(self.hub.now() - now, self.handed_over)
-                self.handed_over = 0
-        except Exception:
-            self.fault()
+    def handed_over(self, seconds: float, count: int) -> None:
+        """Of Uplink: so many messages were given to the bus by one feed, and how long it took."""
+        self.hub.metrics.handed_over(seconds, count)
 
     def hold(self, frame: Frame) -> None:
         """Give a frame to the reader task; nothing behind it is read or handled before that is done."""
@@ -283,8 +262,10 @@ class Connection:
                 return
             self.hub.metrics.replies_queued += 1
             self.flush()
-        else:
-            self._send([frames])
+            return
+        prefix = self._prefix
+        if not self.link.send(frames if prefix is None else prefix(len(frames)) + frames):
+            self._wait_for_room()
 
     def push(self, item: Item, key: SignalKey | None = None) -> Verdict:
         """Queue one frame for the next flush. `key` marks a Signal: conflated, dropped when there is no room.
@@ -334,6 +315,7 @@ class Connection:
         if self._code is not None:
             return
         self._code = code
+        self.deaf = True
         self._reason = reason
         self._told = told or code < Code.MALFORMED_FRAME
         if code == Code.SLOW_CONSUMER:
@@ -346,6 +328,7 @@ class Connection:
         """Receiver: the peer is gone; nothing more can be said."""
         if self._code is None:
             self._code = Code.OK
+            self.deaf = True
             self._reason = reason
         self._end()
 

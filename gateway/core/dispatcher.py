@@ -7,12 +7,14 @@ publish, and return the reply.
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from gateway._framing import (
     AckFrame,
     ChatFrame,
     DispatchTable,
     Frame,
+    Relay,
     SignalFrame,
     build_ack,
     build_error,
@@ -23,6 +25,9 @@ from gateway.core.limits import ErrorBudget
 from gateway.core.session import Session
 from gateway.protocol.codes import ANSWERED, Code
 from gateway.protocol.types import AckStatus, MsgType
+
+if TYPE_CHECKING:
+    from gateway.core.hub import Hub
 
 SYNC_COST = 5.0
 """Messages' worth of rate that one Sync takes: Logic reads up to a hundred messages for it."""
@@ -44,12 +49,12 @@ def greeting_table() -> DispatchTable:
     return table
 
 
-def seated_table() -> DispatchTable:
-    """After Auth."""
+def seated_table(hub: Hub) -> DispatchTable:
+    """After Auth. A Message is checked, published and acknowledged in C; only what it cannot settle comes here."""
     table = DispatchTable(refuse)
     table.echo(MsgType.HEARTBEAT)
     table.forbid(MsgType.AUTH, Code.OUT_OF_ORDER)
-    table.on(MsgType.MESSAGE, message)
+    table.on(MsgType.MESSAGE, Relay(hub.bus, hub.upstream, hub.node_id, not_relayed, overdrawn))
     table.on(MsgType.MESSAGE_ACK, receipt)
     table.on(MsgType.SIGNAL, signal)
     table.on(MsgType.SYNC, sync)
@@ -62,21 +67,20 @@ def auth(connection: Connection, frame: Frame) -> None:
     connection.hold(frame)
 
 
-def message(connection: Connection, frame: ChatFrame) -> bytes | None:
-    """Check, publish upstream, acknowledge as accepted."""
+def not_relayed(connection: Connection, frame: ChatFrame, code: int) -> bytes | None:
+    """A Message that breaks the rules on its fields (4004), or that the bus did not take (4402)."""
+    now_ms = connection.wall_ms
+    if code == Code.INVALID_PAYLOAD:
+        return rejected(connection, frame, now_ms)
+    connection.hub.metrics.refused[code] += 1
+    return build_ack(frame.seq, now_ms, frame.msg_id, AckStatus.REJECTED, code, 0, now_ms)
+
+
+def overdrawn(connection: Connection) -> None:
+    """A user is over the rate: what was received still passes, but no more is read for a while."""
     session = connection.session
     assert session is not None
-    now_ms = time.time_ns() // 1_000_000
-    if not frame.valid or frame.from_user not in (0, session.user_id):
-        return rejected(connection, frame, now_ms)
-    spend(connection, session, 1.0)
-    hub = connection.hub
-    if not publish(connection, session, frame, now_ms):
-        hub.metrics.refused[Code.UPSTREAM_UNAVAILABLE] += 1
-        return build_ack(frame.seq, now_ms, frame.msg_id, AckStatus.REJECTED, Code.UPSTREAM_UNAVAILABLE, 0, now_ms)
-    hub.metrics.messages_received += 1
-    connection.handed_over += 1
-    return build_ack(frame.seq, now_ms, frame.msg_id, AckStatus.ACCEPTED, 0, 0, now_ms)
+    connection.throttle(connection.seen, session.bucket.wait(connection.seen, THROTTLE_TOKENS))
 
 
 def receipt(connection: Connection, frame: AckFrame) -> bytes | None:
@@ -127,10 +131,9 @@ def publish(connection: Connection, session: Session, frame: Frame, now_ms: int)
 
 def spend(connection: Connection, session: Session, cost: float) -> bool:
     """Take from the user's budget. Overdrawn: this frame still passes, but no more is read for a while."""
-    now = connection.seen
-    if session.bucket.spend(now, cost):
+    if session.bucket.spend(connection.seen, cost):
         return True
-    connection.throttle(now, session.bucket.wait(now, THROTTLE_TOKENS))
+    overdrawn(connection)
     return False
 
 

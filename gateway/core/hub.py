@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 import trio
 
-from gateway._framing import Frame, SharedFrame
+from gateway._framing import Frame, Sender, SharedFrame
 from gateway.core import dispatcher
 from gateway.core.clock import run_clock
 from gateway.core.connection import Connection
@@ -84,7 +84,7 @@ class Hub:
         self.admission = Admission(settings.limits)
         self.flusher = Flusher()
         self.greeting = dispatcher.greeting_table()
-        self.seated = dispatcher.seated_table()
+        self.seated = dispatcher.seated_table(self)
         self.delivery = Delivery(self)
         self.events = Events(self)
         self.now = run_clock()
@@ -157,6 +157,7 @@ class Hub:
     def seat(self, connection: Connection, session: Session) -> None:
         """Bind an authenticated session to its connection."""
         connection.session = session
+        connection.sender = Sender(connection.id, session.user_id, session.device_id, session.platform, session.bucket)
         self.registry.seat(connection, session.user_id)
         self.metrics.sessions += 1
         connection.rearm()

@@ -5,32 +5,11 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter
 
+from gateway._framing import TokenBucket
 from gateway.core.settings import LimitSettings
 from gateway.protocol.codes import Code
 
-
-class TokenBucket:
-    """A rate with a burst. It may be overdrawn: what was received is handled, and paid for by waiting."""
-
-    __slots__ = ("_at", "_tokens", "burst", "rate")
-
-    def __init__(self, rate: float, burst: float, now: float) -> None:
-        self.rate = rate
-        self.burst = burst
-        self._tokens = float(burst)
-        self._at = now
-
-    def spend(self, now: float, cost: float = 1.0) -> bool:
-        """Take `cost` tokens at monotonic `now`; False when that overdraws the bucket."""
-        tokens = self._tokens + (now - self._at) * self.rate
-        self._at = now
-        self._tokens = (tokens if tokens < self.burst else self.burst) - cost
-        return self._tokens >= 0.0
-
-    def wait(self, now: float, tokens: float = 1.0) -> float:
-        """Seconds from `now` until `tokens` are there."""
-        missing = min(tokens, self.burst) - self._tokens - (now - self._at) * self.rate
-        return max(0.0, missing / self.rate)
+__all__ = ["Admission", "ErrorBudget", "TokenBucket", "address_block"]
 
 
 class ErrorBudget:

@@ -9,7 +9,7 @@ import trio
 
 from gateway.backends.dev_keys import development_key, issue_token
 from gateway.client import connect
-from tests.cli.running import environment
+from tests.cli.running import environment, heed_ctrl_c
 from tests.support.node import PATIENCE
 
 BOT = Path(__file__).parents[2] / "examples" / "bot.py"
@@ -18,7 +18,11 @@ ANY_PORT = {"GATEWAY_TCP__PORT": "0", "GATEWAY_WEBSOCKET__PORT": "0", "GATEWAY_C
 
 async def test_the_bot_answers_and_ends(tmp_path: Path) -> None:
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-u", str(BOT)], cwd=tmp_path, env=environment(**ANY_PORT), stdout=subprocess.PIPE
+        [sys.executable, "-u", str(BOT)],
+        cwd=tmp_path,
+        env=environment(**ANY_PORT),
+        stdout=subprocess.PIPE,
+        preexec_fn=heed_ctrl_c,
     )
     assert process.stdout is not None
     said = ""

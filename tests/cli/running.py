@@ -23,6 +23,11 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(_ROOT), "PYTHONWARNINGS": "error", **more}
 
 
+def heed_ctrl_c() -> None:
+    """For `preexec_fn`: what a shell started in the background ignores SIGINT, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "gateway", *words]
 

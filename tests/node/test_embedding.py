@@ -16,7 +16,7 @@ from gateway.core.settings import HeartbeatSettings
 from gateway.protocol.codes import Code
 from gateway.protocol.messages import ChatMessage, MessageAck, SyncRequest, SyncResponse
 from gateway.protocol.types import AckStatus
-from tests.cli.running import environment
+from tests.cli.running import environment, heed_ctrl_c
 from tests.support.node import LINKS, PATIENCE, LinkKind, open_running, test_config
 from tests.support.peer import Peer
 
@@ -105,11 +105,6 @@ async def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
         assert caught.group_contains(OSError) if isinstance(caught.value, ExceptionGroup) else True
 
 
-def _heed_ctrl_c() -> None:
-    """Tests that a shell started in the background ignore SIGINT, and so would what they start."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_the_example_runs_and_ends(tmp_path: Path, number: signal.Signals) -> None:
     """As a user would: two clients talk through it; Ctrl-C, or an end without a word, leaves nothing that hurts."""
@@ -129,7 +124,7 @@ async def test_the_example_runs_and_ends(tmp_path: Path, number: signal.Signals)
         cwd=tmp_path,
         env=environment(),
         stdout=subprocess.PIPE,
-        preexec_fn=_heed_ctrl_c,
+        preexec_fn=heed_ctrl_c,
     )
     assert process.stdout is not None
     try:

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import trio
 
-from gateway._framing import build_downstream
+from gateway._framing import build_downstream, parse_upstream
 from gateway.client.transport import TransportFailed
-from gateway.core import dispatcher
 from gateway.core.connection import Connection
 from gateway.core.settings import LimitSettings
 from gateway.protocol.codes import Code
@@ -177,19 +176,26 @@ def _only_for(user: int, original: Callable[..., Any]) -> Callable[..., Any]:
     return planted
 
 
-@breaks("the message handler")
-def _message(monkeypatch: pytest.MonkeyPatch, running: RunningNode) -> None:
-    monkeypatch.setattr(dispatcher, "publish", _only_for(1001, dispatcher.publish))
+@breaks("the bus")
+def _bus(monkeypatch: pytest.MonkeyPatch, running: RunningNode) -> None:
+    real = running.hub.bus.publish
+
+    def publish(subject: str, payload: bytes) -> bool:
+        if subject == running.hub.upstream and parse_upstream(payload).user_id == 1001:
+            _bug()
+        return real(subject, payload)
+
+    monkeypatch.setattr(running.hub.bus, "publish", publish)
 
 
-@breaks("the rate limit")
-def _rate(monkeypatch: pytest.MonkeyPatch, running: RunningNode) -> None:
-    monkeypatch.setattr(dispatcher, "spend", _only_for(1001, dispatcher.spend))
+@breaks("the counting")
+def _counting(monkeypatch: pytest.MonkeyPatch, running: RunningNode) -> None:
+    monkeypatch.setattr(Connection, "handed_over", _only_for(1001, Connection.handed_over))
 
 
 @breaks("the flush of replies")
 def _reply(monkeypatch: pytest.MonkeyPatch, running: RunningNode) -> None:
-    monkeypatch.setattr(Connection, "_send", _only_for(1001, Connection._send))
+    monkeypatch.setattr(Connection, "reply", _only_for(1001, Connection.reply))
 
 
 @breaks("the flush of deliveries")

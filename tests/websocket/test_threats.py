@@ -13,8 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from gateway._framing import build_downstream
-from gateway.core import dispatcher
+from gateway._framing import build_downstream, parse_upstream
 from gateway.core.settings import LimitSettings
 from gateway.protocol.codes import Code
 from gateway.protocol.messages import (
@@ -236,16 +235,17 @@ async def test_t35_one_user_who_floods(clock: MockClock) -> None:
 
 
 async def test_t44_a_bug_in_a_handler(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    real = dispatcher.publish
-
-    def publish(connection: object, session: object, frame: object, now_ms: int) -> bool:
-        if session.user_id == 1001:  # type: ignore[attr-defined]
-            raise RuntimeError("a bug")
-        return real(connection, session, frame, now_ms)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(dispatcher, "publish", publish)
     async with beside_an_innocent() as door:
         client = await door.seated(1001)
+        bus = door.world.hub.bus
+        real = bus.publish
+
+        def publish(subject: str, payload: bytes) -> bool:
+            if subject == door.world.hub.upstream and parse_upstream(payload).user_id == 1001:
+                raise RuntimeError("a bug")
+            return real(subject, payload)
+
+        monkeypatch.setattr(bus, "publish", publish)
         await client.raw.send(frame(chat()))
         code, said = await client.closed_with()
         assert code == Code.INTERNAL_ERROR
