@@ -57,7 +57,7 @@ generated: ## generated files are what their sources say
 .PHONY: bench
 bench: $(VENV)/dev ## every benchmark, a quarter of an hour in all; docs/benchmarks.md says how to read them
 	@for each in framing echo websocket fanout memory logic; do \
-		echo "== $$each"; $(BIN)/python benchmarks/$$each.py || exit 1; \
+		echo "== $$each"; PYTHONPATH=. $(BIN)/python benchmarks/$$each.py || exit 1; \
 	done
 
 include $(wildcard make/*.mk)

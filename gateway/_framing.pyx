@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The hot path: frames, verification, field reads, reply and envelope building, dispatch by type.
 
-Knows bytes and nothing else: no socket, no clock, no event loop, no other module of this package.
+Knows bytes: no socket, no event loop, no other module of this package; of clocks only the wall's, for timestamps.
 One extension module in parts, from the bottom up:
 
     _framing_bytes      little- and big-endian loads and stores, UTF-8, names
