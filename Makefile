@@ -39,6 +39,7 @@ $(VENV)/installed: $(VENV)/made requirements/run.txt
 
 $(VENV)/built: $(VENV)/installed $(SOURCES)
 	$(BIN)/python setup.py -q build_ext --inplace
+	@$(BIN)/python -c 'import pathlib, site; pathlib.Path(site.getsitepackages()[0], "checkout.pth").write_text("$(CURDIR)\n")'
 	@touch $@
 
 $(VENV)/dev: $(VENV)/built requirements/dev.txt
@@ -57,7 +58,7 @@ generated: ## generated files are what their sources say
 .PHONY: bench
 bench: $(VENV)/dev ## every benchmark, a quarter of an hour in all; docs/benchmarks.md says how to read them
 	@for each in framing echo websocket fanout memory logic; do \
-		echo "== $$each"; PYTHONPATH=. $(BIN)/python benchmarks/$$each.py || exit 1; \
+		echo "== $$each"; $(BIN)/python benchmarks/$$each.py || exit 1; \
 	done
 
 include $(wildcard make/*.mk)

@@ -127,7 +127,7 @@ def _run(commands: Any) -> None:
         "run",
         "run:run",
         "Run a node until it is told to stop. SIGTERM or Ctrl-C drains: no new connections, everybody is told to go\n"
-        "elsewhere and given drain.timeout seconds; a second one stops at once.",
+        "elsewhere and given the time to, at most drain.timeout seconds; a second one stops at once.",
         "  python -m gateway\n"
         "  python -m gateway run --config gateway.toml\n"
         "  python -m gateway run --tcp-port 9001 --data-dir /tmp/second --websocket-port 0 --console-port 0\n"

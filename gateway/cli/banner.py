@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from shlex import quote
@@ -9,8 +10,6 @@ from shlex import quote
 from gateway._version import __version__
 from gateway.backends.dev_keys import FILE_NAME
 from gateway.config import Config
-
-_COMMAND = "python -m gateway"
 
 
 def banner(config: Config, addresses: Mapping[str, str]) -> str:
@@ -23,16 +22,24 @@ def _lines(config: Config, addresses: Mapping[str, str]) -> Iterator[str]:
     for name, url in urls(config, addresses).items():
         yield f"  {name:<10} {url}"
     if config.development:
+        command = _command()
         where = "" if config.data_dir == Config().data_dir else f" --data-dir {quote(config.data_dir)}"
         tcp = urls(config, addresses).get("tcp", "")
         chat = where if tcp in ("", "tcp://127.0.0.1:9000") else f"{where} --url {tcp}"
         yield f"Development mode, for this machine only: tokens are signed with {Path(config.data_dir) / FILE_NAME}."
         if "websocket" in addresses and "console" in addresses:
             yield f"  a browser  {urls(config, addresses)['console']}"
-        yield f"  a token    {_COMMAND} token --user 1001{where}"
-        yield f"  a chat     {_COMMAND} chat --user 1001 --to 1002{chat}"
-        yield f"             {_COMMAND} chat --user 1002 --to 1001{chat}"
+        yield f"  a token    {command} token --user 1001{where}"
+        yield f"  a chat     {command} chat --user 1001 --to 1002{chat}"
+        yield f"             {command} chat --user 1002 --to 1001{chat}"
     yield "Ctrl-C drains and stops; twice stops at once."
+
+
+def _command() -> str:
+    """How to run this very program from here: its Python knows the packages, another one may not."""
+    python = Path(sys.executable)
+    here = Path.cwd()
+    return f"{quote(str(python.relative_to(here) if python.is_relative_to(here) else python))} -m gateway"
 
 
 def urls(config: Config, addresses: Mapping[str, str]) -> dict[str, str]:

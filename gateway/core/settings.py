@@ -89,7 +89,8 @@ class DrainSettings(Settings, frozen=True):
     """Leaving (SIGTERM)."""
 
     timeout: Seconds = 30.0
-    """Seconds from SIGTERM until what is left is closed."""
+    """Seconds from SIGTERM until what is left is closed, at most: who has not left 3 s after the time that clients are
+    told (`reconnect_after` and `jitter`) is closed then."""
     reconnect_after: Annotated[float, Meta(ge=0, le=3600)] = 0.5
     """Seconds that clients are told to wait before they reconnect elsewhere."""
     jitter: Annotated[float, Meta(ge=0, le=3600)] = 5.0
