@@ -69,11 +69,10 @@ def auth(connection: Connection, frame: Frame) -> None:
 
 def not_relayed(connection: Connection, frame: ChatFrame, code: int) -> bytes | None:
     """A Message that breaks the rules on its fields (4004), or that the bus did not take (4402)."""
+    count_error(connection, code)
     now_ms = connection.wall_ms
-    if code == Code.INVALID_PAYLOAD:
-        return rejected(connection, frame, now_ms)
-    connection.hub.metrics.refused[code] += 1
-    return build_ack(frame.seq, now_ms, frame.msg_id, AckStatus.REJECTED, code, 0, now_ms)
+    msg_id = frame.msg_id if len(frame.msg_id) <= 64 else ""
+    return build_ack(frame.seq, now_ms, msg_id, AckStatus.REJECTED, code, 0, now_ms)
 
 
 def overdrawn(connection: Connection) -> None:
@@ -135,13 +134,6 @@ def spend(connection: Connection, session: Session, cost: float) -> bool:
         return True
     overdrawn(connection)
     return False
-
-
-def rejected(connection: Connection, frame: ChatFrame, now_ms: int) -> bytes | None:
-    """A Message that breaks the rules on its fields."""
-    count_error(connection, Code.INVALID_PAYLOAD)
-    msg_id = frame.msg_id if len(frame.msg_id) <= 64 else ""
-    return build_ack(frame.seq, now_ms, msg_id, AckStatus.REJECTED, Code.INVALID_PAYLOAD, 0, now_ms)
 
 
 def refuse(connection: Connection, code: int, msg_type: int, seq: int) -> bytes | None:
