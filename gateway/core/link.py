@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import IntEnum
 from typing import Protocol
+
+
+class Lane(IntEnum):
+    """What a stream carries; on QUIC and WebTransport the first byte of each stream (protocol section 4)."""
+
+    SOLE = 0
+    """TCP and WebSocket: one lane for everything. Never on the wire."""
+    CONTROL = 1
+    MESSAGE = 2
+    EPHEMERAL = 3
 
 
 class LinkClosed(Exception):
@@ -78,3 +89,101 @@ class Link(Protocol):
 
     def abort(self) -> None:
         """Free the descriptor at once; idempotent. Nothing is told to the receiver afterwards."""
+
+
+class IncomingStream(Protocol):
+    """An ephemeral stream that the peer sends, without its lane byte."""
+
+    def grant(self, count: int) -> None:
+        """So many bytes were dealt with: as many more may come. Nothing is granted by itself."""
+
+    def stop(self, code: int) -> None:
+        """Read no more of it (STOP_SENDING); the sink hears nothing further. Idempotent."""
+
+
+class StreamSink(Protocol):
+    """Who takes an ephemeral stream. All three are synchronous and never raise."""
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes, in order."""
+
+    def end(self) -> None:
+        """The peer sent all of it."""
+
+    def reset(self, code: int) -> None:
+        """The peer gave up, or the link is gone: nothing more comes."""
+
+
+class OutgoingStream(Protocol):
+    """An ephemeral stream towards the peer; its lane byte is sent already."""
+
+    async def send(self, data: bytes) -> None:
+        """Hand over bytes and wait until there is room for more.
+
+        Raises:
+            LinkClosed: the link is gone, or the peer stopped this stream.
+        """
+
+    def finish(self) -> None:
+        """That was all of it (FIN)."""
+
+    def reset(self, code: int) -> None:
+        """Give up; idempotent."""
+
+
+class LanedReceiver(Receiver, Protocol):
+    """What a link with lanes tells beside. Synchronous; never raises."""
+
+    def lane_opened(self, lane: int) -> None:
+        """The peer opened its message lane: what belongs there goes there from now on."""
+
+    def lane_closed(self, lane: int) -> None:
+        """The message lane has ended; what belongs there goes by control again. (The end of control is `lost`.)"""
+
+    def writable(self, lane: int) -> None:
+        """After a `send_on` that returned False: there is room again."""
+
+    def datagram(self, data: bytes) -> None:
+        """One datagram: exactly one frame, or it is dropped."""
+
+    def confirmed(self) -> None:
+        """The handshake is complete: nothing that comes from now on can be a replay. Called at most once,
+        after whatever came early was fed; not called when nothing came early."""
+
+    def incoming(self, stream: IncomingStream) -> StreamSink | None:
+        """The peer opened an ephemeral stream; None refuses it with 4304."""
+
+
+class LanedLink(Link, Protocol):
+    """A link of several streams: QUIC and WebTransport. `send`, `unsent` and `flush` mean the control lane.
+
+    It is told apart by `lanes`. `feed(lane, data)` names the lane. `pause` and `resume` concern both lanes.
+    """
+
+    lanes: bool
+    """True."""
+    early: bool
+    """True until the handshake completes: what is fed may be replayed 0-RTT data."""
+    ticket: str
+    """Names the TLS ticket by which the peer resumed, so that a session can be bound to it; empty without one."""
+    max_datagram: int
+    """The longest frame that travels as a datagram now, in bytes; 0: none does."""
+
+    def tickets(self) -> tuple[str, ...]:
+        """Names of the TLS tickets issued on this connection so far: a later connection's `ticket` is one of them."""
+
+    def send_on(self, lane: int, data: bytes) -> bool:
+        """As `send`; after False the caller sends no more on this lane until `writable`."""
+
+    def unsent_on(self, lane: int) -> int:
+        """Bytes of this lane that the peer has not taken yet."""
+
+    def send_datagram(self, frame: bytes) -> bool:
+        """Hand over one frame as a datagram; False when it was dropped or is too long. It may still be lost."""
+
+    def open_stream(self) -> OutgoingStream:
+        """Open an ephemeral stream to the peer.
+
+        Raises:
+            LinkClosed: the link is gone, or the peer allows no further stream now.
+        """
