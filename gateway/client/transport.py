@@ -1,7 +1,8 @@
 """The seam between the client and a way to reach the server, and the plain ones: TCP, with and without TLS.
 
-A transport carries the stream of frames and knows nothing of them. Another way to reach a server is another
-module with one opening function, and a line in `dial`.
+A transport carries the stream of frames and knows nothing of them; one with lanes (QUIC, WebTransport) carries
+several, and datagrams beside. Another way to reach a server is another module with one opening function, and a
+line in `dial`.
 """
 
 from __future__ import annotations
@@ -47,6 +48,112 @@ class Transport(Protocol):
 
     async def aclose(self) -> None:
         """Say goodbye in the transport's words and free it; raises nothing but trio.Cancelled, and then it is freed."""
+
+
+class StreamRefused(Exception):
+    """The other side wants no more of one stream (or gives no more); the link and its other streams go on."""
+
+    def __init__(self, message: str, *, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
+        """Of the protocol's table, as far as the other side told one."""
+
+
+class OutgoingStream(Protocol):
+    """An ephemeral stream of ours; its lane byte is written already. One task sends."""
+
+    async def send_all(self, data: bytes) -> None:
+        """Hand over bytes and wait until there is room for more.
+
+        Raises:
+            StreamRefused: the server stopped this stream.
+            TransportFailed: the link is gone.
+        """
+
+    async def finish(self) -> None:
+        """That was all; returns when the server's transport has received everything.
+
+        Raises:
+            StreamRefused, TransportFailed: as `send_all`.
+        """
+
+    def reset(self, code: int) -> None:
+        """Give up; idempotent, and nothing after `finish`."""
+
+
+class IncomingStream(Protocol):
+    """An ephemeral stream of the server, without its lane byte. One task receives."""
+
+    async def receive_some(self) -> bytes:
+        """The next bytes in order, nothing at the end. As many more may come as were taken here.
+
+        Raises:
+            StreamRefused: the server gave up.
+            TransportFailed: the link is gone.
+        """
+
+    def stop(self, code: int) -> None:
+        """Read no more of it; idempotent."""
+
+
+class LanedTransport(Transport, Protocol):
+    """A link of several streams. `send_all` is the control lane; `receive_some` is not used: `receive_from` is."""
+
+    lanes: bool
+    """True; a Transport without this attribute has one lane."""
+    early_seq: int
+    """The highest seq used by frames that were sent before the handshake was complete."""
+    resume_ticket: str
+    """What the server gave with the session ticket by which this link was resumed; empty without one."""
+
+    @property
+    def max_datagram(self) -> int:
+        """The longest frame that travels as a datagram now, in bytes; 0: none does."""
+
+    async def send_on(self, lane: int, data: bytes) -> None:
+        """Send on the control or the message lane; waits while too much of that lane is under way.
+
+        Raises:
+            TransportFailed.
+        """
+
+    async def receive_from(self) -> tuple[int, bytes]:
+        """What comes next and on which lane; EPHEMERAL means a datagram. Ends like `receive_some`: empty bytes.
+
+        Raises:
+            TransportFailed: with the close code if the peer told one.
+        """
+
+    def unacknowledged(self, lane: int) -> int:
+        """Bytes written on this lane that the server's transport has not confirmed."""
+
+    def send_datagram(self, frame: bytes) -> bool:
+        """Hand over one frame as a datagram; False when it was dropped or is too long. It may still be lost."""
+
+    def open_stream(self) -> OutgoingStream:
+        """A new ephemeral stream.
+
+        Raises:
+            StreamRefused: the server allows no further stream now.
+            TransportFailed: the link is gone.
+        """
+
+    async def accept_stream(self) -> IncomingStream:
+        """The next ephemeral stream that the server opened.
+
+        Raises:
+            TransportFailed: the link is gone.
+        """
+
+    async def migrate(self, local: tuple[str, int] | None = None) -> None:
+        """Go on from another local address (any free one by default); nothing that was sent is lost.
+
+        Raises:
+            TransportFailed: that address cannot be had; the link goes on from the old one.
+        """
+
+    def remember(self, resume_ticket: str, user_id: int) -> None:
+        """The login succeeded: keep what resumes this session for the next link."""
 
 
 Dial = Callable[[Endpoint, trio.Nursery], Awaitable[Transport]]

@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import IntEnum
 from typing import Protocol
 
-
-class Lane(IntEnum):
-    """What a stream carries; on QUIC and WebTransport the first byte of each stream (protocol section 4)."""
-
-    SOLE = 0
-    """TCP and WebSocket: one lane for everything. Never on the wire."""
-    CONTROL = 1
-    MESSAGE = 2
-    EPHEMERAL = 3
+from gateway.protocol.types import Lane as Lane
 
 
 class LinkClosed(Exception):

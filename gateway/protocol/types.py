@@ -1,4 +1,4 @@
-"""The enumerations of the schema, as Python's. Nothing but numbers lives here."""
+"""The enumerations of the schema, as Python's, and the lanes. Nothing but numbers lives here."""
 
 from __future__ import annotations
 
@@ -40,3 +40,13 @@ class Action(IntEnum):
 
     DELIVER = 0
     KICK = 1
+
+
+class Lane(IntEnum):
+    """What a stream carries; on QUIC and WebTransport the first byte of each stream (protocol section 4)."""
+
+    SOLE = 0
+    """TCP and WebSocket: one lane for everything. Never on the wire."""
+    CONTROL = 1
+    MESSAGE = 2
+    EPHEMERAL = 3
