@@ -7,7 +7,7 @@ import time
 import trio
 
 from gateway._framing import build_error, join_frames
-from gateway.core.link import Link, LinkClosed
+from gateway.core.link import IncomingStream, Link, LinkClosed, StreamSink
 from gateway.protocol.codes import Code
 
 PATIENCE = 1.0
@@ -15,7 +15,7 @@ PATIENCE = 1.0
 
 
 class _Deaf:
-    """A Receiver that wants to know nothing."""
+    """A Receiver, also of a link with lanes, that wants to know nothing."""
 
     def feed(self, lane: int, data: bytes) -> None:
         """Ignore."""
@@ -25,6 +25,44 @@ class _Deaf:
 
     def lost(self, reason: str = "") -> None:
         """Ignore."""
+
+    def lane_opened(self, lane: int) -> None:
+        """Ignore."""
+
+    def lane_closed(self, lane: int) -> None:
+        """Ignore."""
+
+    def writable(self, lane: int) -> None:
+        """Ignore."""
+
+    def datagram(self, data: bytes) -> None:
+        """Ignore."""
+
+    def confirmed(self) -> None:
+        """Ignore."""
+
+    def incoming(self, stream: IncomingStream) -> StreamSink | None:
+        """Refuse."""
+        return None
+
+    def lane_opened(self, lane: int) -> None:
+        """Ignore."""
+
+    def lane_closed(self, lane: int) -> None:
+        """Ignore."""
+
+    def writable(self, lane: int) -> None:
+        """Ignore."""
+
+    def datagram(self, data: bytes) -> None:
+        """Ignore."""
+
+    def confirmed(self) -> None:
+        """Ignore."""
+
+    def incoming(self, stream: IncomingStream) -> StreamSink | None:
+        """Refuse."""
+        return None
 
 
 def refusal_frame(code: int) -> bytes:

@@ -1,0 +1,209 @@
+"""The raw QUIC link (ALPN `im-access`): events of one connection into lanes. No message, no packet, no socket.
+
+It is handed to be served once its handshake is complete, or as soon as 0-RTT data has come; until the Connection
+opens it, events are kept, which is one turn of the scheduler and no more than the first credit allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, cast
+
+import trio
+from aioquic.quic.events import (
+    DatagramFrameReceived,
+    HandshakeCompleted,
+    QuicEvent,
+    StopSendingReceived,
+    StreamDataReceived,
+    StreamReset,
+)
+
+from gateway.core.link import Lane, LanedReceiver, Link, LinkClosed, OutgoingStream, Receiver
+from gateway.protocol.codes import Code
+from gateway.transports.quic.peer import QuicPeer
+from gateway.transports.quic.streams import LaneStreams
+
+ALPN: Final = "im-access"
+LAST_BYTES: Final = 1.0
+"""Seconds that a goodbye waits for the peer to acknowledge what was sent before; then it is said all the same."""
+LONGEST_REASON: Final = 256
+"""Bytes of a reason on the wire: CONNECTION_CLOSE must fit one packet."""
+
+
+class QuicLink:
+    """A `LanedLink` over one QUIC connection, and its `PeerHandler`."""
+
+    transport = "quic"
+    prefix: Callable[[int], bytes] | None = None
+    lanes = True
+
+    def __init__(self, peer: QuicPeer, serve: Callable[[Link], None]) -> None:
+        """`serve(link)` is called once, when there is something to serve; it must not wait."""
+        self.address = peer.address
+        self.early = True
+        """Until HandshakeCompleted has been told in its turn: what is fed before may be a replay."""
+        self.parting: tuple[int, str] = (Code.GOING_AWAY, "")
+        """What `abort` says to the peer, if nothing was said before."""
+        self._peer = peer
+        self._serve: Callable[[Link], None] | None = serve
+        self._receiver: LanedReceiver | None = None
+        self._streams: LaneStreams | None = None
+        self._before: list[QuicEvent] = []
+        self._lost = ""
+
+    # -- as a PeerHandler ----------------------------------------------------------------------------------
+
+    def handle(self, event: QuicEvent) -> None:
+        """The next event, in order."""
+        if self._streams is not None:
+            self._tell(self._streams, event)
+        elif isinstance(event, HandshakeCompleted) and not self._before:
+            self.early = False  # nothing came early, nothing is to be confirmed
+            self._hand_over()
+        else:
+            self._before.append(event)
+            self._hand_over()
+
+    def pumped(self) -> None:
+        """All that arrived in this turn has been told."""
+        if self._streams is not None:
+            self._streams.pumped()
+
+    def ended(self, code: int, reason: str) -> None:
+        """The connection is over."""
+        self._lost = reason or (f"closed with {code}" if code else "closed")
+        if self._streams is not None:
+            self._streams.end()
+            if self._receiver is not None:
+                self._receiver.lost(self._lost)
+
+    def _hand_over(self) -> None:
+        serve, self._serve = self._serve, None
+        if serve is not None:
+            serve(self)
+
+    def _tell(self, streams: LaneStreams, event: QuicEvent) -> None:
+        if isinstance(event, StreamDataReceived):
+            streams.received(event.stream_id, event.data, event.end_stream)
+        elif isinstance(event, DatagramFrameReceived):
+            if self._receiver is not None:
+                self._receiver.datagram(event.data)
+        elif isinstance(event, StreamReset):
+            streams.was_reset(event.stream_id, event.error_code)
+        elif isinstance(event, StopSendingReceived):
+            streams.was_stopped(event.stream_id, event.error_code)
+        elif isinstance(event, HandshakeCompleted):
+            self.early = False
+            if self._receiver is not None:
+                self._receiver.confirmed()
+
+    # -- as a Link -----------------------------------------------------------------------------------------
+
+    def attach(self, receiver: Receiver) -> None:
+        """Say who is told: a `LanedReceiver`, as whoever serves a link with `lanes` knows."""
+        self._receiver = cast(LanedReceiver, receiver)
+
+    async def open(self) -> None:
+        """Tell what has come since the link was handed over; it is up already.
+
+        Raises:
+            LinkClosed: the connection has ended meanwhile.
+        """
+        await trio.lowlevel.checkpoint()
+        receiver = self._receiver
+        if self._lost or receiver is None:
+            raise LinkClosed(self._lost or "closed")
+        self._streams = streams = LaneStreams(self._peer, receiver)
+        before, self._before = self._before, []
+        for event in before:
+            self._tell(streams, event)
+
+    def send(self, data: bytes) -> bool:
+        """Queue bytes on the control lane."""
+        return self.send_on(Lane.CONTROL, data)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of the control lane that the peer has not acknowledged."""
+        return self.unsent_on(Lane.CONTROL)
+
+    async def flush(self) -> None:
+        """Wait until the control lane has room again.
+
+        Raises:
+            LinkClosed: it never will.
+        """
+        if self._streams is None:
+            raise LinkClosed(self._lost or "closed")
+        await self._streams.room(Lane.CONTROL)
+
+    def pause(self) -> None:
+        """Grant nothing more on control and message."""
+        if self._streams is not None:
+            self._streams.pause()
+
+    def resume(self) -> None:
+        """Grant again."""
+        if self._streams is not None:
+            self._streams.resume()
+
+    async def say_goodbye(self, code: int, reason: str) -> None:
+        """Let the peer acknowledge what was sent, for a second at most, and send CONNECTION_CLOSE with `code`."""
+        self.parting = code, reason
+        if self._streams is not None:
+            with trio.move_on_after(LAST_BYTES):
+                await self._streams.drained()
+        self._close()
+        await self._peer.wait_closed()
+
+    def abort(self) -> None:
+        """Let go at once. Where the peer was told nothing, one CONNECTION_CLOSE still goes out: it costs a packet,
+        and without it every further packet of the peer would cost a stateless reset."""
+        self._receiver = None
+        self._before.clear()
+        if self._streams is not None:
+            self._streams.end()
+        self._close()
+
+    def _close(self) -> None:
+        code, reason = self.parting
+        self._peer.close(code, reason.encode()[:LONGEST_REASON].decode(errors="ignore"))
+
+    # -- as a LanedLink ------------------------------------------------------------------------------------
+
+    @property
+    def ticket(self) -> str:
+        """Names the TLS ticket by which the peer resumed; empty without one."""
+        return self._peer.ticket
+
+    def tickets(self) -> tuple[str, ...]:
+        """Names of the TLS tickets issued on this connection so far."""
+        return self._peer.tickets()
+
+    @property
+    def max_datagram(self) -> int:
+        """The longest frame that travels as a datagram now, in bytes; 0: none does."""
+        return self._peer.max_datagram
+
+    def send_on(self, lane: int, data: bytes) -> bool:
+        """Queue bytes on a lane; False when it takes no more until `writable`."""
+        return self._streams is None or self._streams.send_on(lane, data)
+
+    def unsent_on(self, lane: int) -> int:
+        """Bytes of a lane that the peer has not acknowledged."""
+        return self._streams.unsent_on(lane) if self._streams is not None else 0
+
+    def send_datagram(self, frame: bytes) -> bool:
+        """Queue one datagram; False when it was dropped or is too long."""
+        return self._peer.send_datagram(frame)
+
+    def open_stream(self) -> OutgoingStream:
+        """Open an ephemeral stream to the peer.
+
+        Raises:
+            LinkClosed: the link is gone, or no further stream may be opened now.
+        """
+        if self._streams is None:
+            raise LinkClosed(self._lost or "closed")
+        return self._streams.open_stream()
