@@ -45,25 +45,6 @@ class _Deaf:
         """Refuse."""
         return None
 
-    def lane_opened(self, lane: int) -> None:
-        """Ignore."""
-
-    def lane_closed(self, lane: int) -> None:
-        """Ignore."""
-
-    def writable(self, lane: int) -> None:
-        """Ignore."""
-
-    def datagram(self, data: bytes) -> None:
-        """Ignore."""
-
-    def confirmed(self) -> None:
-        """Ignore."""
-
-    def incoming(self, stream: IncomingStream) -> StreamSink | None:
-        """Refuse."""
-        return None
-
 
 def refusal_frame(code: int) -> bytes:
     """The Error frame that tells `code` to whoever has no session."""
