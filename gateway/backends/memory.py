@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from gateway.backends.subjects import checked_pattern, checked_subject
-from gateway.core.ports import BusHandler, Location, LoginPolicy, NodeRecord, Subscription
+from gateway.core.ports import BusHandler, Claimed, Location, LoginPolicy, NodeRecord, Subscription
 
 log = logging.getLogger("gateway.bus")
 
@@ -275,6 +275,10 @@ class MemoryLocationStore:
             self._remove(each)
         self._enter(location)
         return rivals
+
+    async def reclaim(self, locations: Sequence[Location], policy: LoginPolicy) -> Sequence[Claimed]:
+        """Claim many at once."""
+        return [await self.claim(each, policy) for each in locations]
 
     async def renew(self, locations: Sequence[Location]) -> Sequence[Location]:
         """Extend those still owned; return those that are not (expired ones among them)."""

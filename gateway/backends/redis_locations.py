@@ -22,7 +22,7 @@ from gateway.backends.redis_pulse import Pulse
 from gateway.backends.redis_scripts import CLAIM, LOOKUP, RELEASE, RENEW, Script
 from gateway.backends.redis_values import Keys, checked_number, entry_head, read_boot_id, read_location
 from gateway.backends.settings_redis import RedisSettings
-from gateway.core.ports import Location, LoginPolicy, NodeRecord, StoreUnavailable
+from gateway.core.ports import Claimed, Location, LoginPolicy, NodeRecord, StoreUnavailable
 from gateway.protocol.ids import checked_name
 
 log = logging.getLogger("gateway.redis")
@@ -170,6 +170,16 @@ class RedisLocationStore:
             # what stands in the way was left behind by nodes that are no more
             await self._do(self._releases, [self._owned(each, deadline) for each in others], deadline)
         raise StoreUnavailable("the locations of this user change too fast")
+
+    async def reclaim(self, locations: Sequence[Location], policy: LoginPolicy) -> Sequence[Claimed]:
+        """Claim many at once."""
+        outcomes: list[Claimed] = []
+        for each in locations:
+            try:
+                outcomes.append(await self.claim(each, policy))
+            except StoreUnavailable as error:
+                outcomes.append(error)
+        return outcomes
 
     async def renew(self, locations: Sequence[Location]) -> Sequence[Location]:
         """Extend those still owned; those that are not, or that could not be renewed, are returned."""

@@ -100,6 +100,23 @@ class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: tuple[str, ...] = ()
 
 
+class StoreUnavailable(Exception):
+    """A backend could not be asked in time."""
+
+    def __init__(self, reason: str = "", found: dict[int, list[Location]] | None = None) -> None:
+        """
+        Args:
+            reason: for people.
+            found: what a lookup found of those users who could be asked for, when others could not.
+        """
+        super().__init__(reason)
+        self.found = found or {}
+
+
+Claimed = Sequence[Location] | None | StoreUnavailable
+"""What became of one of many claims: what `claim` returns, or raises."""
+
+
 class LocationStore(Protocol):
     """Where users are. Claim, renew and release are each atomic; the newest claim (by conn_id) wins any race.
 
@@ -135,22 +152,89 @@ class LocationStore(Protocol):
             StoreUnavailable: within a second when the store cannot be asked.
         """
 
+    async def reclaim(self, locations: Sequence[Location], policy: LoginPolicy) -> Sequence[Claimed]:
+        """Claim many at once, in few round trips; each is as atomic as by `claim`, and they are not one transaction.
+
+        Returns:
+            For each, in order, what `claim` would have returned or raised.
+        """
+
     async def renew(self, locations: Sequence[Location]) -> Sequence[Location]:
-        """Extend the life of those still owned by their (conn_id, boot_id); return those that are not."""
+        """Extend the life of those still owned by their (conn_id, boot_id); return those that are not, or that could
+        not be asked for while others could."""
 
     async def release(self, location: Location) -> bool:
         """Remove it if it is still its owner's; False if it was not there or is somebody else's."""
 
     async def lookup(self, user_ids: Sequence[int]) -> dict[int, list[Location]]:
-        """Live locations of each user; users without one are absent."""
+        """Live locations of each user; users without one are absent.
+
+        Raises:
+            StoreUnavailable: some could not be asked for; its `found` has the others.
+        """
 
     @property
     def healthy(self) -> bool:
         """False while the store cannot be reached."""
 
 
-class StoreUnavailable(Exception):
-    """A backend could not be asked in time."""
+class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What others may know of one login: `im:session:{session_id}` (protocol section 6). Times are Unix seconds."""
+
+    session_id: str
+    user_id: int
+    device_id: str
+    platform: str
+    access_node: str
+    conn_id: int
+    boot_id: str
+    login_time: int
+    last_active: int
+    """When the client was heard last, as of the last writing: a renewal interval late at most."""
+    expires_at: int
+    """When its token runs out."""
+    address: str = ""
+    transport: str = ""
+    region: str = ""
+
+
+class SessionStore(Protocol):
+    """The logins of all nodes, for whoever answers questions about them. A record lives 120 s unless put again.
+
+    A session counts only while its user's location has its `conn_id` and `boot_id`: a killed node leaves records
+    behind until they run out. Every operation fails with StoreUnavailable within a second or so; writing is idempotent,
+    so whoever writes comes again.
+    """
+
+    async def put(self, records: Sequence[SessionRecord]) -> None:
+        """Write each as it is now, and extend its life."""
+
+    async def remove(self, records: Sequence[SessionRecord]) -> None:
+        """Forget them; those that are not there are no error."""
+
+    async def find(self, session_id: str) -> SessionRecord | None:
+        """One session; None when there is none of that id."""
+
+    async def of_user(self, user_id: int) -> list[SessionRecord]:
+        """All sessions of a user, the oldest login first."""
+
+
+class Dedup(Protocol):
+    """Which messages came within the last five minutes, to any node: `im:dedup:{from_user}:{msg_id}`."""
+
+    async def first(self, from_user: int, msg_id: str) -> bool:
+        """Enter a message; False when it was entered before.
+
+        Raises:
+            ValueError: the id is no name.
+            StoreUnavailable: it cannot be asked, or holds as many as it may; the message must not pass by it.
+        """
+
+    async def forget(self, from_user: int, msg_id: str) -> None:
+        """Undo `first`: the message was not passed on. Never fails; what cannot be undone runs out."""
+
+    async def stored(self, from_user: int, msg_id: str, server_seq: int) -> None:
+        """Note under which number the message was stored, for whoever asks the key. Never fails."""
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):

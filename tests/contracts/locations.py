@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import trio
 
-from gateway.core.ports import Location, LocationStore, LoginPolicy
+from gateway.core.ports import Location, LocationStore, LoginPolicy, StoreUnavailable
 
 MULTI = LoginPolicy.MULTI_DEVICE
 SINGLE = LoginPolicy.SINGLE_DEVICE
@@ -239,3 +239,27 @@ class LocationContract:
             for conn_id in order:
                 await store.claim(place(conn_id, f"device-{conn_id}", user=user), SINGLE)
             assert await self.conn_ids(store, user) == [3]
+
+    @pytest.mark.parametrize("policy", POLICIES)
+    async def test_many_claims_at_once_are_each_like_one(self, store: LocationStore, policy: LoginPolicy) -> None:
+        await store.claim(place(10, user=1), policy)
+        await store.claim(place(20, user=2, node="node-2"), policy)
+        mine = [place(11, user=1), place(12, user=2), place(13, user=3), place(14, "tablet", user=3)]
+        first, second, third, fourth = await store.reclaim(mine, policy)
+        assert not isinstance(first, StoreUnavailable)
+        assert [each.conn_id for each in first or []] == [10]
+        assert second is None
+        assert third == []
+        assert not isinstance(fourth, StoreUnavailable)
+        assert [each.conn_id for each in fourth or []] == ([] if policy is MULTI else [13])
+        assert await self.conn_ids(store, 1) == [11]
+        assert await self.conn_ids(store, 2) == [20]
+        assert await self.conn_ids(store, 3) == ([13, 14] if policy is MULTI else [14])
+        assert list(await store.reclaim([], policy)) == []
+
+    async def test_everything_is_claimed_anew(self, store: LocationStore) -> None:
+        mine = [place(conn_id, user=conn_id) for conn_id in range(1, 1_301)]
+        for _ in range(2):
+            assert list(await store.reclaim(mine, MULTI)) == [[]] * len(mine)
+        assert set(await store.lookup(range(1, 1_301))) == set(range(1, 1_301))
+        assert await store.renew(mine) == []
