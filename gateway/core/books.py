@@ -30,12 +30,16 @@ def books(hub: Hub) -> list[Account]:
     """
     count = hub.metrics
     live = list(hub.registry)
-    frames = count.frames + sum(connection.decoder.frames for connection in live) + count.implied_syncs
+    frames = count.frames + sum(connection.frames for connection in live) + count.implied_syncs
     handled = {
         "login": count.auth_requests,
         "accepted": count.messages_received,
         "passed_up": count.passed_up,
         "held_back": count.signals_held_back,
+        "early_held": count.early_held,
+        "early_repeated": count.early_repeated,
+        "early_dropped": count.early_dropped,
+        "datagrams_refused": count.datagrams_refused,
         **{f"refused_{code}": times for code, times in sorted(count.refused.items())},
     }
     return [
@@ -69,7 +73,7 @@ def books(hub: Hub) -> list[Account]:
                 "written": count.written,
                 "replaced": count.signals_conflated,
                 "discarded": count.discarded,
-                "waiting": sum(len(connection.outbox) for connection in live),
+                "waiting": sum(connection.queued for connection in live),
             },
         ),
         Account(

@@ -61,6 +61,7 @@ class Connection(Uplink):
         "link",
         "opened",
         "outbox",
+        "provisional",
         "session",
     )
 
@@ -70,6 +71,8 @@ class Connection(Uplink):
         self.link = link
         self.id = conn_id
         self.session: Session | None = None
+        self.provisional: Session | None = None
+        """Whose right frames have that came before a login: early data only."""
         self.address = link.address
         """The address it is counted under; behind a proxy it is known only once the link is up."""
         self.outbox = Outbox(hub.limits.outbox_bytes)
@@ -102,6 +105,16 @@ class Connection(Uplink):
     def code(self) -> int:
         """Why it ended; 0 when the peer simply left."""
         return self._code or 0
+
+    @property
+    def frames(self) -> int:
+        """Whole frames received."""
+        return self.decoder.frames
+
+    @property
+    def queued(self) -> int:
+        """Items that wait to be written."""
+        return len(self.outbox)
 
     # -- life ----------------------------------------------------------------------------------------------
 
@@ -178,6 +191,16 @@ class Connection(Uplink):
         self._deadline = deadline
         if self._timer is not None:
             self._timer.deadline = deadline
+
+    # -- resumption: for links that have it ------------------------------------------------------------------
+
+    def resume_ticket(self, session: Session) -> str:
+        """What lets the client's next connection speak for this session before it logs in; empty: nothing."""
+        return ""
+
+    def resumes(self, user_id: int, device_id: str, resume_ticket: str) -> bool:
+        """Whether a login fits what the connection said early."""
+        return True
 
     def rearm(self) -> None:
         """The session has come: from now on its deadlines count."""

@@ -61,6 +61,14 @@ def seated_table(hub: Hub) -> DispatchTable:
     return table
 
 
+def datagram_table() -> DispatchTable:
+    """What comes by datagram: Heartbeat and Signal, nothing else gets here. What is wrong is counted and forgotten."""
+    table = DispatchTable(lost_datagram)
+    table.echo(MsgType.HEARTBEAT)
+    table.on(MsgType.SIGNAL, datagram_signal)
+    return table
+
+
 def auth(connection: Connection, frame: Frame) -> None:
     """Auth has to wait for the authenticator: the reader task does it."""
     connection.hub.metrics.auth_requests += 1
@@ -77,7 +85,7 @@ def not_relayed(connection: Connection, frame: ChatFrame, code: int) -> bytes | 
 
 def overdrawn(connection: Connection) -> None:
     """A user is over the rate: what was received still passes, but no more is read for a while."""
-    session = connection.session
+    session = connection.session or connection.provisional
     assert session is not None
     connection.throttle(connection.seen, session.bucket.wait(connection.seen, THROTTLE_TOKENS))
 
@@ -103,14 +111,31 @@ def signal(connection: Connection, frame: SignalFrame) -> bytes | None:
     return None
 
 
+def datagram_signal(connection: Connection, frame: SignalFrame) -> None:
+    """As `signal`, but over the rate it is dropped, so it never makes anything wait."""
+    session, metrics = connection.session, connection.hub.metrics
+    if session is None or frame.from_user not in (0, session.user_id) or (frame.to_user > 0) == (frame.group_id > 0):
+        metrics.datagrams_refused += 1
+    elif session.bucket.wait(connection.seen, RECEIPT_COST) > 0.0:
+        metrics.signals_held_back += 1
+        metrics.signals_dropped += 1
+    else:
+        signal(connection, frame)
+
+
+def lost_datagram(connection: Connection, code: int, msg_type: int, seq: int) -> None:
+    """A datagram that is no valid frame."""
+    connection.hub.metrics.datagrams_refused += 1
+
+
 def sync(connection: Connection, frame: Frame) -> bytes | None:
     """Logic answers it."""
     return passed_up(connection, frame, SYNC_COST)
 
 
-def passed_up(connection: Connection, frame: Frame, cost: float) -> bytes | None:
+def passed_up(connection: Connection, frame: Frame, cost: float, session: Session | None = None) -> bytes | None:
     """Spend, publish, and answer only when the bus says no."""
-    session = connection.session
+    session = session or connection.session
     assert session is not None
     spend(connection, session, cost)
     if publish(connection, session, frame, _wall_ms()):

@@ -10,22 +10,25 @@ from collections.abc import Sequence
 import msgspec
 import trio
 
-from gateway._framing import Frame, Sender, SharedFrame
-from gateway.core import dispatcher
+from gateway._framing import ChatFrame, Frame, Sender, SharedFrame
+from gateway.core import dispatcher, early
+from gateway.core.bindings import Bindings
 from gateway.core.clock import run_clock
 from gateway.core.connection import Connection
 from gateway.core.delivery import Delivery
 from gateway.core.events import Events
 from gateway.core.flusher import Flusher
 from gateway.core.ids import ConnectionIds, secret_id
+from gateway.core.lanes import IncomingFiles, LanedConnection
 from gateway.core.limits import Admission
-from gateway.core.link import Link
+from gateway.core.link import Link, has_lanes
 from gateway.core.login import log_in
 from gateway.core.metrics import Metrics
 from gateway.core.ports import (
     Authenticator,
     AuthRefused,
     Bus,
+    Dedup,
     Location,
     LocationStore,
     NodeRecord,
@@ -66,7 +69,13 @@ class Hub:
     """Ports, settings, tables, registry and counts of one node. `serve` runs one connection, `run` the rest."""
 
     def __init__(
-        self, settings: HubSettings, *, bus: Bus, locations: LocationStore, authenticator: Authenticator
+        self,
+        settings: HubSettings,
+        *,
+        bus: Bus,
+        locations: LocationStore,
+        authenticator: Authenticator,
+        dedup: Dedup | None = None,
     ) -> None:
         self.node_id = settings.node_id
         self.region = settings.region
@@ -85,6 +94,14 @@ class Hub:
         self.flusher = Flusher()
         self.greeting = dispatcher.greeting_table()
         self.seated = dispatcher.seated_table(self)
+        self.datagrams = dispatcher.datagram_table()
+        self.early_bound = early.bound_table()
+        self.early_unbound = early.unbound_table()
+        self.bindings = Bindings()
+        self.dedup = dedup
+        """Without one, a Message that comes early is answered with 4402."""
+        self.files: IncomingFiles | None = None
+        """Takes the ephemeral streams of clients; without it they are refused."""
         self.delivery = Delivery(self)
         self.events = Events(self)
         self.now = run_clock()
@@ -113,7 +130,10 @@ class Hub:
             await turn_away(link, refusal)
             return
         self.admission.enter(link.address)
-        connection = Connection(self, link, self._ids.issue(), trio.current_time())
+        conn_id, now = self._ids.issue(), trio.current_time()
+        connection = (
+            LanedConnection(self, link, conn_id, now) if has_lanes(link) else Connection(self, link, conn_id, now)
+        )
         self.registry.enter(connection)
         self.metrics.accepted += 1
         self.metrics.connections += 1
@@ -122,7 +142,7 @@ class Hub:
         finally:
             self.registry.leave(connection)
             self.metrics.connections -= 1
-            self.metrics.frames += connection.decoder.frames
+            self.metrics.frames += connection.frames
             self.metrics.closed[connection.code] += 1
             self.admission.leave(connection.address)
             if not self.admission.open:
@@ -147,8 +167,11 @@ class Hub:
             connection.close(refusal, refusal.label)
 
     async def handle_waiting(self, connection: Connection, frame: Frame) -> None:
-        """What the reader task does with a held frame."""
-        await log_in(self, connection, frame)
+        """What the reader task does with a held frame: an Auth, or a Message that came early."""
+        if isinstance(connection, LanedConnection) and isinstance(frame, ChatFrame):
+            await early.relay(self, connection, frame)
+        else:
+            await log_in(self, connection, frame)
 
     def reserve(self, location: Location) -> None:
         """Before a claim: from now on the connection's end releases it, whatever becomes of the claim."""

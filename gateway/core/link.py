@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 from gateway.protocol.types import Lane as Lane  # noqa: PLC0414 (part of this seam)
 
@@ -178,3 +178,8 @@ class LanedLink(Link, Protocol):
         Raises:
             LinkClosed: the link is gone, or the peer allows no further stream now.
         """
+
+
+def has_lanes(link: Link) -> TypeGuard[LanedLink]:
+    """Whether a link is one with lanes: it says so by `lanes`."""
+    return getattr(link, "lanes", False)

@@ -64,6 +64,8 @@ async def _open_session(hub: Hub, connection: Connection, frame: Frame, request:
     identity = await hub.authenticator.authenticate(credentials)
     if connection.closing:
         return
+    if not connection.resumes(identity.user_id, request.device_id, request.resume_ticket):
+        raise AuthRefused(Code.TOKEN_INVALID, "the connection was resumed by another session")
     wall = hub.wall_ms()
     location = Location(
         user_id=identity.user_id,
@@ -124,6 +126,7 @@ def _welcome(hub: Hub, connection: Connection, session: Session, seq: int, wall:
         heartbeat_timeout_ms=int(hub.heartbeat.timeout * 1000),
         max_frame=hub.limits.max_frame,
         server_time=wall,
+        resume_ticket=connection.resume_ticket(session),
     )
     hub.metrics.auth_success += 1
     connection.reply(encode(response, seq=seq, timestamp=wall))

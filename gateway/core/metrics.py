@@ -89,6 +89,22 @@ class Metrics:
     events_delivered = 0
     """Given to the user's connections, once for all of them."""
     events_malformed = 0
+    datagrams = 0
+    """Datagrams from clients that held one frame; each is a frame."""
+    datagrams_dropped = 0
+    """Datagrams that held none, came too early or over the rate; no frames."""
+    datagrams_refused = 0
+    """Of the frames in datagrams, those that were not valid."""
+    datagrams_unsent = 0
+    """Replies by datagram that found no room."""
+    early_accepted = 0
+    """0-RTT: Messages and Syncs passed on by the right of the session that the client resumed."""
+    early_held = 0
+    """0-RTT: frames kept until the handshake or the login; each is fed once more then."""
+    early_repeated = 0
+    """0-RTT: Messages that had come before, acknowledged again and not passed on."""
+    early_dropped = 0
+    """0-RTT: Messages whose connection ended before they were passed on; never acknowledged."""
     throttled = 0
     """Times that reading was paused for the message rate."""
     faults = 0

@@ -81,7 +81,7 @@ class Registry:
         if down.conn_ids:
             by_id = self._by_id
             found = (by_id.get(conn_id) for conn_id in down.conn_ids)
-            return [each for each in found if each is not None and each.session is not None and each.id != exclude]
+            return [each for each in found if each is not None and _hears(each) and each.id != exclude]
         if not down.user_id:
             return [each for each in self.seated() if each.id != exclude]
         device, platform = down.device_id, down.platform
@@ -98,3 +98,8 @@ class Registry:
         self._departed[user_id] = bucket
         if len(self._departed) > DEPARTED:
             del self._departed[next(iter(self._departed))]
+
+
+def _hears(connection: Connection) -> bool:
+    """A login has come, or something was said early that is being answered."""
+    return connection.session is not None or connection.provisional is not None

@@ -56,6 +56,10 @@ class LimitSettings(Settings, frozen=True):
     """Largest body in bytes before authentication."""
     outbox_bytes: Count = 1_048_576
     """Bytes that may wait for one connection; over it the reader is too slow and closed with 4303."""
+    datagram_rate: Annotated[float, Meta(gt=0, le=1e9)] = 100.0
+    """Datagrams per second that one QUIC or WebTransport connection may send; those over it are dropped."""
+    datagram_burst: Count = 200
+    """Datagrams that a connection may send at once after silence."""
     protocol_errors_per_minute: Count = 10
     """Errors of the kind that leave the link open; one more closes it."""
 

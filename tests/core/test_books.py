@@ -157,8 +157,9 @@ async def test_each_end_is_met_and_counted_once(autojump_clock: Clock) -> None:
         ):
             await peer.send(message)
         await trio.sleep(0.1)
-        assert closed(world.hub)["frames"].became == {
-            "login": 1, "accepted": 1, "passed_up": 4, "held_back": 0, "refused_4004": 2, "heartbeat": 2,
+        became = closed(world.hub)["frames"].became
+        assert {end: count for end, count in became.items() if count} == {
+            "login": 1, "accepted": 1, "passed_up": 4, "refused_4004": 2, "heartbeat": 2,
         }  # fmt: skip
         hub = world.hub
         bodies = [packet(ChatMessage(msg_id="d")), packet(Signal(from_user=2, kind="t"))]
