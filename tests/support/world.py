@@ -12,7 +12,9 @@ from trio.testing import memory_stream_pair
 
 from gateway._framing import Upstream, parse_upstream
 from gateway.backends.memory import MemoryBus, MemoryLocationStore
+from gateway.backends.memory_sessions import MemoryDedup
 from gateway.core.hub import Hub, HubSettings
+from gateway.core.link import Link
 from gateway.core.ports import AuthRefused, Credentials, Identity, LocationStore
 from gateway.protocol.codes import Code
 from gateway.transports.stream import serve_stream
@@ -54,6 +56,10 @@ class World:
         ours, theirs = memory_stream_pair()
         self._nursery.start_soon(serve_stream, self.hub.serve, theirs, address)
         return Peer(ours)
+
+    def serve(self, link: Link) -> None:
+        """Start a connection on a link of the test's own."""
+        self._nursery.start_soon(self.hub.serve, link)
 
     async def seated(self, user: int, device: str = "phone", **fields: Any) -> Peer:
         """A new connection with a session."""
@@ -98,6 +104,7 @@ async def open_world(
         bus=bus,
         locations=locations if locations is not None else MemoryLocationStore(),
         authenticator=tokens,
+        dedup=MemoryDedup(),
     )
     async with trio.open_nursery() as nursery:
         if own_bus:
