@@ -66,11 +66,12 @@ class Node:
         self.config = config
         self.bus = bus
         self.locations = locations
-        subjects = Subjects()
+        subjects = Subjects(config.nats.prefix)
         self.hub = Hub(
             HubSettings(
                 node_id=config.node_id,
                 region=config.region,
+                prefix=config.nats.prefix,
                 limits=config.limits,
                 heartbeat=config.heartbeat,
                 login=config.login,
@@ -125,6 +126,10 @@ class Node:
         await self.hub.close_rest()
         await self._finish()
         self._left.set()
+
+    def reload(self) -> None:
+        """Read the certificates of all listeners anew. Connections stay; what cannot be used is logged and left out."""
+        self._doors.reload()
 
     async def _finish(self) -> None:
         """What clients were told is accepted becomes stored, and its answers reach whoever is still there."""
@@ -209,13 +214,13 @@ async def open_node(
         gateway.ConfigError: something configured cannot work; one line says what and what would.
     """
     check(config)
-    subjects = Subjects()
+    subjects = Subjects(config.nats.prefix)
 
     def function_logic(handler: OnMessage, push: Push) -> Logic:
         return FunctionLogic(used_bus, push, subjects, handler)
 
     def reference_logic(store: Store, _: Push) -> Logic:
-        return LogicService(used_bus, used_locations, store, config.logic)
+        return LogicService(used_bus, used_locations, store, config.logic, subjects=subjects)
 
     async with contextlib.AsyncExitStack() as stack:
         thread = await stack.enter_async_context(open_thread(config))

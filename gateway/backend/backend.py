@@ -27,10 +27,10 @@ EVENTS_BOUND = 1024
 class Backend:
     """What your Logic has of the gateway. Made by `open_backend`; one may serve and push from many tasks."""
 
-    def __init__(self, bus: Bus, locations: LocationStore) -> None:
+    def __init__(self, bus: Bus, locations: LocationStore, prefix: str = "im") -> None:
         self.bus = bus
         self.locations = locations
-        self._subjects = Subjects()
+        self._subjects = Subjects(prefix)
         self.push = Push(bus, locations, self._subjects)
         """`await push(user_id, message)`; `push.connection`, `push.everyone`, `push.event`, `push.kick`."""
         self._serving: list[FunctionLogic] = []
@@ -137,7 +137,7 @@ async def open_backend(
     async with open_ports(config, name="backend") as (opened_bus, opened_locations), trio.open_nursery() as services:
         await services.start(opened_bus.run)
         await services.start(opened_locations.run)
-        backend = Backend(opened_bus, opened_locations)
+        backend = Backend(opened_bus, opened_locations, config.nats.prefix)
         yield backend
         with trio.move_on_after(LAST_ORDERS):
             await backend.bus.drain()

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from gateway.core.settings import Seconds, Secret, Settings
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from gateway.core.settings import Count, Seconds, Secret, Settings
+
+Long = Annotated[float, Meta(ge=1, le=31_536_000)]
+"""Seconds, at least one and up to a year."""
 
 
 class NatsTlsSettings(Settings, frozen=True):
@@ -18,6 +25,32 @@ class NatsTlsSettings(Settings, frozen=True):
     """The name that the servers' certificates must carry; empty for the host in `servers`."""
 
 
+class NatsStreamSettings(Settings, frozen=True):
+    """The JetStream stream behind `uplink = "jetstream"`. Made by whoever comes first; one that exists is used as it
+    is, and where its bounds are not these the log says so."""
+
+    name: str = ""
+    """Name of the stream; empty for `{prefix}-durable`."""
+    max_messages: Count = 1_000_000
+    """Messages that may wait for Logic; one more is Rejected with 4402."""
+    max_bytes: Count = 1_073_741_824
+    """Bytes of them; the server sets so much of its disk aside."""
+    max_age: Long = 604_800.0
+    """Seconds after which a message that no Logic took is given up: a week."""
+    replicas: Annotated[int, Meta(ge=1, le=5)] = 1
+    """Servers that keep it; 3 or 5 in a NATS cluster, so that one may be lost with its disk."""
+    duplicate_window: Long = 120.0
+    """Seconds in which a message sent again under its msg_id is not kept a second time."""
+    confirm_timeout: Seconds = 5.0
+    """Seconds that the stream has to confirm a message; then it is Rejected with 4402, though it may be there."""
+    unsettled: Annotated[int, Meta(ge=1, le=10_000)] = 1_024
+    """Messages that one Logic holds at a time, taken and not yet settled."""
+    ack_wait: Annotated[float, Meta(ge=0.5, le=3600)] = 5.0
+    """Seconds after which what a dead Logic held is handed to another one; a living one asks for more."""
+    max_deliveries: Annotated[int, Meta(ge=1, le=1000)] = 10
+    """Times that a message is handed out which nobody settles; then it is dropped, counted and logged."""
+
+
 class NatsSettings(Settings, frozen=True):
     """The bus that nodes and Logic share, bounded as `bus` says. Without `servers` the bus stays inside the node.
 
@@ -27,6 +60,12 @@ class NatsSettings(Settings, frozen=True):
     servers: tuple[str, ...] = ()
     """`nats://host:port` or `tls://host:port`, each; they are tried in turn, beginning at a random one. No credentials
     in them."""
+    prefix: str = "im"
+    """First part of every subject: gateways with different ones on the same NATS do not hear each other."""
+    uplink: Literal["core", "jetstream"] = "core"
+    """How Messages go to Logic, the same on all nodes and Logics. `core`: Accepted means that the node holds a message
+    for its bus. `jetstream`: that a stream has it, whatever then becomes of nodes and Logics."""
+    stream: NatsStreamSettings = NatsStreamSettings()
     user: str = ""
     """Name to log in with."""
     password: Secret = ""

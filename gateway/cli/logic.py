@@ -15,6 +15,7 @@ from gateway.config import Config, load
 from gateway.core.ports import Bus, LocationStore
 from gateway.logic.service import LogicService
 from gateway.node import LAST_ORDERS
+from gateway.protocol.subjects import Subjects
 
 log = logging.getLogger("gateway.run")
 
@@ -59,6 +60,9 @@ class LogicProcess:
             await self._bus.drain()
         self._left.set()
 
+    def reload(self) -> None:
+        """Nothing that it has read may change while it serves."""
+
 
 @asynccontextmanager
 async def open_logic(config: Config) -> AsyncIterator[LogicProcess]:
@@ -68,7 +72,8 @@ async def open_logic(config: Config) -> AsyncIterator[LogicProcess]:
         open_ports(config, thread=thread, name=f"{config.node_id}-logic") as (bus, locations),
         open_store(config, thread) as store,
     ):
-        yield LogicProcess(bus, locations, LogicService(bus, locations, store, config.logic))
+        subjects = Subjects(config.nats.prefix)
+        yield LogicProcess(bus, locations, LogicService(bus, locations, store, config.logic, subjects=subjects))
 
 
 def _announce(config: Config) -> None:

@@ -10,6 +10,7 @@ from gateway._framing import HEADER, is_name
 from gateway.backends.keys import KeyRefused, load_key
 from gateway.backends.nats_access import checked_server, read_credentials, read_nkey, tls_context
 from gateway.backends.redis_address import load_redis_tls, redis_address, sentinel_address
+from gateway.backends.settings_nats import NatsSettings
 from gateway.config.tree import Config
 from gateway.console.access import is_loopback, parse_address
 from gateway.transports.tls import load_tls
@@ -133,6 +134,9 @@ def _keys(config: Config, files: bool) -> Iterator[Problem]:
 
 def _nats(config: Config, files: bool) -> Iterator[Problem]:
     nats = config.nats
+    if not is_name(nats.prefix):
+        yield ("nats.prefix",), f"must be 1 to 64 of the characters A-Z a-z 0-9 _ -, not {nats.prefix[:80]!r}"
+    yield from _stream(nats)
     for server in nats.servers:
         try:
             checked_server(server)
@@ -160,6 +164,19 @@ def _nats(config: Config, files: bool) -> Iterator[Problem]:
         except ValueError as error:
             field, _, problem = str(error).partition(": ")  # it says which file
             yield (f"nats.{field}",), problem
+
+
+def _stream(nats: NatsSettings) -> Iterator[Problem]:
+    stream = nats.stream
+    if stream.name and not is_name(stream.name):
+        yield ("nats.stream.name",), f"must be 1 to 64 of the characters A-Z a-z 0-9 _ -, not {stream.name[:80]!r}"
+    if stream.duplicate_window > stream.max_age:
+        yield (
+            ("nats.stream.duplicate_window", "nats.stream.max_age"),
+            f"{stream.duplicate_window:g} must be at most nats.stream.max_age, {stream.max_age:g}",
+        )
+    if nats.uplink == "jetstream" and not nats.servers:
+        yield ("nats.uplink", "nats.servers"), '"jetstream" needs nats.servers: a stream is kept by them'
 
 
 def _redis(config: Config, files: bool) -> Iterator[Problem]:

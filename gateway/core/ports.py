@@ -6,7 +6,7 @@ Every implementation passes the same contract suite (`tests/contracts`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Literal, Protocol
 
 import msgspec
@@ -50,6 +50,76 @@ class Bus(Protocol):
     @property
     def healthy(self) -> bool:
         """False while the bus cannot be reached: readiness, not liveness."""
+
+
+class Confirmation(Enum):
+    """What became of a payload that a stream was asked to keep."""
+
+    CONFIRMED = "confirmed"
+    """The stream has it, whether anybody takes it or not."""
+    REPEATED = "repeated"
+    """The stream has, or had, an earlier one under the same key; this one was not kept."""
+    REFUSED = "refused"
+    """The stream has it not and will not: full, gone, or never reached."""
+    UNKNOWN = "unknown"
+    """No word came in time; it may have it."""
+
+
+class StreamItem(Protocol):
+    """A payload out of a stream. It comes again, to somebody, until one says `settle`."""
+
+    @property
+    def payload(self) -> bytes: ...
+
+    @property
+    def attempt(self) -> int:
+        """1 the first time; more when an earlier one was put back, or its taker ended without a word."""
+
+    def settle(self) -> None:
+        """It is done and need not come again. What is said first of an item counts."""
+
+    def put_back(self, delay: float = 0.0) -> None:
+        """It is to come again, to anybody of the group, after `delay` seconds."""
+
+
+class Consumption(Subscription, Protocol):
+    """Who takes from a stream. `close`: take nothing more; what was taken can still be settled."""
+
+    def abandon(self) -> None:
+        """Close, and put back whatever was taken and is not settled."""
+
+
+class DurableBus(Bus, Protocol):
+    """A Bus that also keeps streams: bounded, and with nobody there to take from them.
+
+    Promises: what was CONFIRMED is handed to one taker of the group until that settles it, also when takers
+    or (a remote bus) this process and the server's are killed meanwhile. Payloads of one publisher are kept in the
+    order published, and first handed on in the order kept. An item that was handed on `max_deliveries`
+    times and never settled is dropped, counted and logged: it must be what ends its takers.
+    """
+
+    def publish_durable(self, subject: str, payload: bytes, key: str, done: Callable[[Confirmation], None]) -> bool:
+        """Ask the stream of `subject` to keep `payload`; False when the bound on what waits for its word is reached.
+
+        Args:
+            subject: one that a stream is kept for.
+            payload: what is to be kept.
+            key: names the payload: of several under one key within the stream's window, the first is kept.
+            done: called exactly once if True is returned, never inside this call, at the latest when `run` ends.
+
+        Raises:
+            ValueError: a subject without a stream, a key that is no sequence of names, too large a payload.
+        """
+
+    def consume(self, subject: str, handler: Callable[[StreamItem], None], *, group: str) -> Consumption:
+        """Hand each item of a stream to one taker of `group`; at most a bounded number is unsettled here at a time.
+
+        What `handler` raises is logged, and the item put back. There is one group for a stream.
+        """
+
+
+class BusUnusable(Exception):
+    """The server is there and cannot be what is configured; says in one line what would help."""
 
 
 class LoginPolicy(StrEnum):

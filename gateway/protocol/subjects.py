@@ -12,13 +12,15 @@ INT64_MAX = 2**63 - 1
 class Subjects:
     """All subjects under one prefix."""
 
-    __slots__ = ("broadcast", "prefix", "undelivered", "upstream", "user_events")
+    __slots__ = ("broadcast", "durable", "prefix", "undelivered", "upstream", "user_events")
 
     def __init__(self, prefix: str = "im") -> None:
         """Raises ValueError for a prefix that is no name: no dots, no wildcards."""
         self.prefix = checked_name(prefix, "the subject prefix")
         self.upstream = f"{prefix}.logic.upstream"
         """Access to Logic: `Upstream`, shared in the queue group `LOGIC_QUEUE`."""
+        self.durable = f"{prefix}.logic.durable"
+        """Access to Logic, through a stream: `Upstream` of a Message, when the uplink is durable."""
         self.undelivered = f"{prefix}.logic.undelivered"
         """Access to Logic: `Undelivered`."""
         self.broadcast = f"{prefix}.access.broadcast"
