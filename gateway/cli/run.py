@@ -20,7 +20,7 @@ import trio
 from gateway.backends.keys import KeyRefused
 from gateway.cli.banner import banner
 from gateway.cli.failure import CommandFailed
-from gateway.cli.orders import Orders, Service
+from gateway.cli.orders import Orders, Service, leaves_with_terminal
 from gateway.cluster import check_cluster
 from gateway.config import Config, ConfigError, load
 from gateway.logic.store import StoreFailed
@@ -84,11 +84,12 @@ def _tune(config: Config) -> None:
 
 
 async def _serve(config: Config, opened: Callable[[], Opened[S]], announce: Callable[[S], None]) -> int:
-    started = False
+    started, with_terminal = False, leaves_with_terminal()
     try:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery, opened() as service:
-                orders = Orders(config.drain.timeout + DRAIN_GRACE, nursery.cancel_scope)
+                patience = config.drain.timeout + DRAIN_GRACE
+                orders = Orders(patience, nursery.cancel_scope, leaves_with_terminal=with_terminal)
                 nursery.start_soon(orders.follow, signals)
                 async with trio.open_nursery() as life:
                     await life.start(service.run)

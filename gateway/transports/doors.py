@@ -14,7 +14,7 @@ from gateway.core.refusal import refusal_frame
 from gateway.transports.listener import Listener
 from gateway.transports.proxy_protocol import TrustedProxies
 from gateway.transports.reactor import Reactor
-from gateway.transports.settings import TcpSettings
+from gateway.transports.settings import TcpSettings, TlsSettings
 from gateway.transports.settings_websocket import WebSocketSettings
 from gateway.transports.tcp import TcpLink
 from gateway.transports.tls import TlsLink, TlsServer, load_tls
@@ -43,6 +43,7 @@ class Doors:
         self._host = host
         self._terms: WebSocketTerms | None = None
         self._listeners: list[Listener] = []
+        self._secured: list[TlsServer] = []
         if tcp.enabled:
             self._listeners.append(self._tcp(tcp))
         if websocket.enabled:
@@ -65,6 +66,11 @@ class Doors:
         if self._terms is not None:
             self._terms.rules.allow(origins)
 
+    def reload(self) -> None:
+        """Read the certificates anew, for handshakes that begin from now on."""
+        for each in self._secured:
+            each.reload()
+
     async def close(self) -> None:
         """Accept nobody more; connections stay."""
         for listener in self._listeners:
@@ -72,7 +78,7 @@ class Doors:
         await trio.lowlevel.checkpoint()
 
     def _tcp(self, settings: TcpSettings) -> Listener:
-        tls = load_tls(settings.tls) if settings.tls is not None else None
+        tls = self._tls(settings.tls)
         return Listener(
             "tcp",
             settings.host,
@@ -86,7 +92,7 @@ class Doors:
         )
 
     def _websocket(self, settings: WebSocketSettings) -> Listener:
-        tls = load_tls(settings.tls) if settings.tls is not None else None
+        tls = self._tls(settings.tls)
         self._terms = terms = WebSocketTerms(settings)
         return Listener(
             "websocket",
@@ -98,6 +104,13 @@ class Doors:
             refusal=unavailable if tls is None else lambda _code: b"",
             backlog=settings.backlog,
         )
+
+    def _tls(self, settings: TlsSettings | None) -> TlsServer | None:
+        if settings is None:
+            return None
+        server = load_tls(settings)
+        self._secured.append(server)
+        return server
 
     def _below(self, sock: socket.socket, address: str, tls: TlsServer | None) -> TcpLink:
         if tls is None:

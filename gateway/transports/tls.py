@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import ssl
 from pathlib import Path
@@ -14,6 +15,8 @@ from gateway.core.link import LinkClosed
 from gateway.transports.reactor import Reactor
 from gateway.transports.settings import TlsSettings
 from gateway.transports.tcp import TcpLink, reason_of
+
+log = logging.getLogger("gateway.tls")
 
 RECORD: Final = 16_384
 """The most plaintext that fits one TLS record."""
@@ -32,11 +35,23 @@ class TlsServer:
 
     A handshake step costs about a millisecond of CPU. The lock lets one run per pass of the scheduler, so
     that thousands of clients who reconnect at once leave room for those who are seated.
+
+    Raises:
+        ValueError: one line that names the file and says what would be right.
     """
 
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self.context = context
+    def __init__(self, settings: TlsSettings) -> None:
+        self.context = _context(settings)
         self.turn = trio.Lock()
+        self._settings = settings
+
+    def reload(self) -> None:
+        """Read certificate and key anew, for handshakes that begin from now on; when they cannot be used, the log says
+        why and those read before stay."""
+        try:
+            self.context = _context(self._settings)
+        except ValueError as error:
+            log.error("certificate_not_reloaded", extra={"reason": str(error)})
 
 
 def load_tls(settings: TlsSettings) -> TlsServer:
@@ -45,6 +60,10 @@ def load_tls(settings: TlsSettings) -> TlsServer:
     Raises:
         ValueError: one line that names the file and says what would be right.
     """
+    return TlsServer(settings)
+
+
+def _context(settings: TlsSettings) -> ssl.SSLContext:
     certificate, key = Path(settings.certificate), Path(settings.key or settings.certificate)
     for path, field in ((certificate, "certificate"), (key, "key")):
         try:
@@ -72,7 +91,7 @@ def load_tls(settings: TlsSettings) -> TlsServer:
         raise ValueError(
             f"tls.certificate: {certificate} with key {key} is no PEM certificate chain and private key"
         ) from None
-    return TlsServer(context)
+    return context
 
 
 class TlsLink(TcpLink):
