@@ -18,6 +18,7 @@ from gateway.backends.nats_carrier import Carrier
 from gateway.backends.settings_nats import NatsSettings
 from gateway.backends.subjects import checked_pattern, checked_subject
 from gateway.core.ports import BusHandler, Subscription
+from gateway.core.wake import Wake
 
 log = logging.getLogger("gateway.bus")
 
@@ -118,7 +119,9 @@ class NatsBus:
         self._connected = trio.Event()
         self._healthy = False
         self._progress = trio.Event()
-        self._bell = trio.Event()
+        self._bell = Wake()
+        self._resting = False
+        """Whether the task that hands on waits for `_bell`."""
         self._inbound: deque[tuple[_Subscription, str, bytes]] = deque()
         self._woken = False
         # Each number is written by one thread only; the other one reads.
@@ -150,6 +153,7 @@ class NatsBus:
                 task_status.started()
         finally:
             self._carrier = None
+            self._resting = False
             self.lost("the bus has ended")
             self._held_messages = self._held_bytes = 0
             self._handed_on += len(self._inbound)
@@ -297,19 +301,23 @@ class NatsBus:
             self._thread.call_trio(self._ring)
 
     def _ring(self) -> None:
-        self._bell.set()
+        """Something has arrived: hand on a first slice here and now, without a task switch, the rest in the task."""
+        if self._resting:
+            self._woken = False  # before the queue is read: whoever appends later rings again
+            self._hand_on_slice()
+            if self._inbound:
+                self._resting = False
+                self._bell.wake()
 
     async def _hand_on(self) -> None:
         while True:
-            self._bell = trio.Event()
-            self._woken = False  # before the queue is read: whoever appends later rings again
+            self._woken = False
             if self._inbound:
                 self._hand_on_slice()
                 await trio.lowlevel.checkpoint()
             else:
+                self._resting = True
                 await self._bell.wait()
-            if self._overrun != self._overrun_seen:
-                self._tell_overrun()
 
     def _hand_on_slice(self) -> None:
         for _ in range(min(len(self._inbound), SLICE)):
@@ -322,6 +330,8 @@ class NatsBus:
             self._handed_on += 1
             self._handed_bytes += len(payload)
         self._progress.set()
+        if self._overrun != self._overrun_seen:
+            self._tell_overrun()
 
     def _contain(self, subscription: _Subscription, subject: str) -> None:
         self._failures += 1
