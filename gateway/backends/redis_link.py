@@ -169,7 +169,7 @@ async def _open(address: RedisAddress, settings: RedisSettings) -> Connection:
         "client_name": _NAME,
         "driver_info": None,
         "protocol": 2,
-        "socket_timeout": settings.timeout,
+        "socket_timeout": None,  # ours is around everything; redis-py's makes a task of every write
         "socket_connect_timeout": settings.timeout,
         "retry": Retry(NoBackoff(), 0),
     }
