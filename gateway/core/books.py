@@ -30,6 +30,7 @@ def books(hub: Hub) -> list[Account]:
     """
     count = hub.metrics
     live = list(hub.registry)
+    sending, fetching = (hub.files.sending, hub.files.fetching) if hub.files is not None else (0, 0)
     frames = count.frames + sum(connection.frames for connection in live) + count.implied_syncs
     handled = {
         "login": count.auth_requests,
@@ -40,6 +41,7 @@ def books(hub: Hub) -> list[Account]:
         "early_repeated": count.early_repeated,
         "early_dropped": count.early_dropped,
         "datagrams_refused": count.datagrams_refused,
+        "files": count.file_frames,
         **{f"refused_{code}": times for code, times in sorted(count.refused.items())},
     }
     return [
@@ -74,6 +76,27 @@ def books(hub: Hub) -> list[Account]:
                 "replaced": count.signals_conflated,
                 "discarded": count.discarded,
                 "waiting": sum(connection.queued for connection in live),
+            },
+        ),
+        Account(
+            "files",
+            count.files_offered,
+            {
+                "received": count.files_received,
+                "repeated": count.files_repeated,
+                "refused": sum(count.files_refused.values()),
+                "interrupted": count.files_interrupted,
+                "under_way": sending,
+            },
+        ),
+        Account(
+            "fetches",
+            count.fetches_asked,
+            {
+                "fetched": count.files_fetched,
+                "refused": sum(count.fetches_refused.values()),
+                "interrupted": count.fetches_interrupted,
+                "under_way": fetching,
             },
         ),
         Account(

@@ -38,12 +38,14 @@ class Connection(Uplink):
 
     __slots__ = (
         "__weakref__",
+        "_brakes",
         "_code",
         "_deadline",
         "_held",
         "_marked",
         "_over_since",
         "_prefix",
+        "_quiet",
         "_reason",
         "_resume_at",
         "_scope",
@@ -87,6 +89,8 @@ class Connection(Uplink):
         self._reason = ""
         self._told = False
         self._held: Frame | None = None
+        self._brakes = 0
+        self._quiet: trio.Event | None = None
         self._to_read = Wake()
         self._to_write = Wake()
         self._scope: trio.CancelScope | None = None
@@ -131,6 +135,8 @@ class Connection(Uplink):
                 await self._heartbeat()  # in this task: one fewer for every connection, 2 KB
         finally:
             self._scope = self._timer = None
+            if self._quiet is not None:
+                self._quiet.set()
             self.decoder.close()
             self._discard()
             self.link.abort()
@@ -164,6 +170,8 @@ class Connection(Uplink):
                     await self.link.flush()
                     self._stuck = False
                 self.flush()
+                if self._quiet is not None and not self._stuck:
+                    self._quiet.set()
                 if self._code is not None and not self._stuck:
                     break
             if self.opened:
@@ -266,9 +274,20 @@ class Connection(Uplink):
         if self._resume_at < self._deadline:
             self._arm(self._resume_at)
 
+    def brake(self) -> None:
+        """Read no more until as many `release` have come: somebody cannot take so much so fast."""
+        self._brakes += 1
+        self.decoder.paused = True
+        self.link.pause()
+
+    def release(self) -> None:
+        """Take back one `brake`."""
+        self._brakes -= 1
+        self._go_on()
+
     def _go_on(self) -> None:
         """Handle what was retained while paused, then read again, unless that paused it once more."""
-        if self._code is not None or self._held is not None or self._resume_at is not None:
+        if self._code is not None or self._held is not None or self._resume_at is not None or self._brakes:
             return
         self.decoder.paused = False
         self.feed(0, b"")
@@ -322,6 +341,23 @@ class Connection(Uplink):
         data, self._seq = join_frames(items, self._seq, self._prefix)
         if not self.link.send(data):
             self._wait_for_room()
+
+    async def wait_quiet(self) -> None:
+        """Return when nothing waits to be written: for what gives way to everything else. The caller holds a deadline.
+
+        Raises:
+            LinkClosed: the connection is ending.
+        """
+        await trio.lowlevel.checkpoint()
+        while not self.closing and (self._stuck or self.outbox.waiting):
+            if not self._stuck:
+                self.flush()
+                continue
+            if self._quiet is None or self._quiet.is_set():
+                self._quiet = trio.Event()
+            await self._quiet.wait()
+        if self.closing:
+            raise LinkClosed("the connection is ending")
 
     def _wait_for_room(self) -> None:
         """The socket is full: the writer task goes on."""

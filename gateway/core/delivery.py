@@ -110,10 +110,13 @@ class Delivery:
         item: Item = encoded if frame.seq else SharedFrame(encoded)
         key: SignalKey | None = (frame.from_user, frame.kind) if isinstance(frame, SignalFrame) else None
         targets = hub.registry.targets(down)
+        heard = bool(targets)
+        if down.msg_type == MsgType.FILE_ACK and hub.files is not None:
+            targets = [each for each in targets if not hub.files.answered(each, frame)]
         queued = self.push(targets, item, key)
         if down.msg_type == MsgType.MESSAGE:
             hub.metrics.messages_sent += queued
-        return bool(targets)
+        return heard
 
     def _undelivered(self, down: Downstream, payload: bytes) -> None:
         """Say that the target is not here (any more), once; a Signal or a reply is not worth that."""

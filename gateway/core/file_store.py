@@ -71,7 +71,7 @@ class FileWriter(Protocol):
         """Leave nothing of it. Never raises but trio.Cancelled."""
 
     async def close(self) -> None:
-        """Let go: what was written waits for the rest, if it was not finished or discarded. Never raises; idempotent."""
+        """Let go: what was written waits for the rest, unless it was finished or discarded. Never raises."""
 
 
 class FileReader(Protocol):

@@ -17,9 +17,11 @@ from gateway.core.clock import run_clock
 from gateway.core.connection import Connection
 from gateway.core.delivery import Delivery
 from gateway.core.events import Events
+from gateway.core.file_store import FileStore
+from gateway.core.files import Files
 from gateway.core.flusher import Flusher
 from gateway.core.ids import ConnectionIds, secret_id
-from gateway.core.lanes import IncomingFiles, LanedConnection
+from gateway.core.lanes import LanedConnection
 from gateway.core.limits import Admission
 from gateway.core.link import Link, has_lanes
 from gateway.core.login import log_in
@@ -38,6 +40,7 @@ from gateway.core.refusal import turn_away
 from gateway.core.registry import Registry
 from gateway.core.session import Session
 from gateway.core.settings import DrainSettings, HeartbeatSettings, LimitSettings, LoginSettings
+from gateway.core.settings_files import FileSettings
 from gateway.protocol.codes import Code
 from gateway.protocol.messages import GoAway, encode
 from gateway.protocol.subjects import Subjects
@@ -63,6 +66,7 @@ class HubSettings(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat: HeartbeatSettings = HeartbeatSettings()
     login: LoginSettings = LoginSettings()
     drain: DrainSettings = DrainSettings()
+    files: FileSettings = FileSettings()
 
 
 class Hub:
@@ -76,6 +80,7 @@ class Hub:
         locations: LocationStore,
         authenticator: Authenticator,
         dedup: Dedup | None = None,
+        file_store: FileStore | None = None,
     ) -> None:
         self.node_id = settings.node_id
         self.region = settings.region
@@ -100,8 +105,11 @@ class Hub:
         self.bindings = Bindings()
         self.dedup = dedup
         """Without one, a Message that comes early is answered with 4402."""
-        self.files: IncomingFiles | None = None
-        """Takes the ephemeral streams of clients; without it they are refused."""
+        self.files: Files | None = None
+        """What clients send and fetch; without a store for them, streams are refused and their frames are unknown."""
+        if file_store is not None:
+            self.files = Files(self, file_store, settings.files)
+            self.files.register(self.seated)
         self.delivery = Delivery(self)
         self.events = Events(self)
         self.now = run_clock()
@@ -141,6 +149,8 @@ class Hub:
             await connection.run()
         finally:
             self.registry.leave(connection)
+            if self.files is not None:
+                self.files.gone(connection)
             self.metrics.connections -= 1
             self.metrics.frames += connection.frames
             self.metrics.closed[connection.code] += 1
@@ -275,6 +285,8 @@ class Hub:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.flusher.run)
                 nursery.start_soon(self._renew)
+                if self.files is not None:
+                    await nursery.start(self.files.run)
                 task_status.started()
         finally:
             for subscription in subscriptions:

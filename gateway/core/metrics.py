@@ -105,6 +105,27 @@ class Metrics:
     """0-RTT: Messages that had come before, acknowledged again and not passed on."""
     early_dropped = 0
     """0-RTT: Messages whose connection ended before they were passed on; never acknowledged."""
+    file_frames = 0
+    """FileOffers, FileChunks and FileAcks from clients that were handled, as frames; refused ones are in `refused`."""
+    files_offered = 0
+    """Files that clients began to send, by frame or stream; each is one of the next four, or under way."""
+    files_received = 0
+    """Stored and announced."""
+    files_repeated = 0
+    """Were stored already; announced again."""
+    files_interrupted = 0
+    """The connection or stream ended first; what came waits for the rest."""
+    file_bytes_received = 0
+    """Bytes of files written to the store."""
+    fetches_asked = 0
+    """Times that a client asked for a file; each is one of the next three, or under way."""
+    files_fetched = 0
+    fetches_interrupted = 0
+    """The connection ended first, or the client had enough."""
+    file_bytes_sent = 0
+    """Bytes of files handed to connections."""
+    files_expired = 0
+    """Files that this node removed because they were too old."""
     throttled = 0
     """Times that reading was paused for the message rate."""
     faults = 0
@@ -115,6 +136,10 @@ class Metrics:
         """By code."""
         self.refused: Counter[int] = Counter()
         """Requests refused, by code."""
+        self.files_refused: Counter[int] = Counter()
+        """Files that were not taken, by code."""
+        self.fetches_refused: Counter[int] = Counter()
+        """Files that were asked for and not sent, by code."""
         self.closed: Counter[int] = Counter()
         """Connections ended, by code; 0 is the peer's own leaving."""
         self.latency = Latency()
