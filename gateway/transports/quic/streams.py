@@ -29,6 +29,9 @@ LOW: Final = 65_536
 """Bytes at which it takes more again: enough that the wire does not run dry meanwhile."""
 REFUSALS: Final = 60
 """Streams refused in a minute until the connection is closed: each costs two frames and a line of state."""
+INCOMING: Final = 4
+"""Ephemeral streams taken from one peer at a time. Their credit comes out of the connection's, and what they hold must
+leave enough for control and messages: `quic.receive_window` is at least this many `quic.stream_window`, and two."""
 OUTGOING: Final = 32
 """Ephemeral streams open towards one peer, however many it would allow: each may hold `HIGH` bytes."""
 
@@ -130,8 +133,7 @@ class LaneStreams:
         incoming, self._in = self._in, {}
         for stream in incoming.values():
             stream.lost()
-        outgoing, self._out = self._out, {}
-        for each in outgoing.values():
+        for each in [*self._out.values()]:
             each.gone("the link is gone")
         self._lanes.clear()
         if self._changed is not None:
@@ -220,15 +222,20 @@ class LaneStreams:
         self._streams.manual(stream_id)
         self._streams.grant(stream_id, 1)
         if lane == Lane.EPHEMERAL:
-            ephemeral = _Ephemeral(self._streams, stream_id)
-            ephemeral.sink = self._receiver.incoming(ephemeral)
-            return ephemeral if ephemeral.sink is not None else self._refuse(stream_id, Code.TOO_MANY_STREAMS)
+            return self._ephemeral(stream_id) or self._refuse(stream_id, Code.TOO_MANY_STREAMS)
         if lane in self._lanes:
             return self._refuse(stream_id, Code.TOO_MANY_STREAMS)
         stream = self._lanes[lane] = _LaneStream(self, stream_id, lane)
         if lane == Lane.MESSAGE:
             self._receiver.lane_opened(lane)
         return stream
+
+    def _ephemeral(self, stream_id: int) -> _Incoming | None:
+        if sum(isinstance(each, _Ephemeral) and each.sink is not None for each in self._in.values()) >= INCOMING:
+            return None
+        stream = _Ephemeral(self._streams, stream_id)
+        stream.sink = self._receiver.incoming(stream)
+        return stream if stream.sink is not None else None
 
     def _refuse(self, stream_id: int, code: Code) -> _Incoming:
         self._streams.stop(stream_id, code)
@@ -244,14 +251,17 @@ class LaneStreams:
         if not self._paused:
             stream.settle()
 
-    def _closed(self, stream: _LaneStream) -> None:
+    def _closed(self, stream: _LaneStream, *, stopped: bool = False) -> None:
         """Control ends the connection; the message lane alone may come and go."""
         if self._lanes.get(stream.lane) is not stream:
             return
         if stream.lane == Lane.CONTROL:
+            if stopped:
+                del self._lanes[stream.lane]
             self._receiver.close(Code.OK, "closed by the peer")
             return
         del self._lanes[stream.lane]
+        stream.settle()  # also while paused: it can send no more
         self._streams.send(stream.stream_id, b"", True)
         self._receiver.lane_closed(stream.lane)
 
@@ -303,11 +313,11 @@ class _LaneStream(_Incoming):
         self._all._closed(self)
 
     def stopped(self) -> None:
-        """The peer reads no more here."""
+        """The peer reads no more here, and what waited for it is gone."""
         if self.lane == Lane.MESSAGE:
             self._all._streams.stop(self.stream_id, Code.OK)
             self._all._in[self.stream_id] = _Incoming()
-        self._all._closed(self)
+        self._all._closed(self, stopped=True)
 
 
 class _Ephemeral(_Incoming):
@@ -321,9 +331,8 @@ class _Ephemeral(_Incoming):
         self.sink: StreamSink | None = None
 
     def grant(self, count: int) -> None:
-        """So many bytes were dealt with."""
-        if self.sink is not None:
-            self._streams.grant(self._stream_id, count)
+        """So many bytes were dealt with; also behind the end, until all of them were: they count as held till then."""
+        self._streams.grant(self._stream_id, count)
 
     def stop(self, code: int) -> None:
         """Read no more of it."""
