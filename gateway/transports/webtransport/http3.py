@@ -141,9 +141,7 @@ class Http3:
             elif isinstance(event, DatagramFrameReceived):
                 self._datagram(event.data)
             elif isinstance(event, StreamReset):
-                stream = self._streams.pop(event.stream_id, None)
-                if stream is not None:
-                    stream.reset(event.error_code)
+                self._was_reset(event.stream_id, event.error_code)
             elif isinstance(event, StopSendingReceived):
                 if event.stream_id == self.session.id:
                     self.part(0, "the client stopped its CONNECT")
@@ -201,6 +199,13 @@ class Http3:
         stream.feed(data, end)
         if end:
             self._streams.pop(stream_id, None)
+
+    def _was_reset(self, stream_id: int, code: int) -> None:
+        stream = self._streams.pop(stream_id, None)
+        if stream is not None:
+            stream.reset(code)
+        elif stream_id & 1:
+            self.session.was_reset(stream_id, code)
 
     def become(self, stream_id: int, stream: Unwanted, data: bytes, end: bool) -> None:
         """What a stream is has turned out: it gets what came of it so far."""
