@@ -1,4 +1,4 @@
-"""Whom to connect to, from the settings: a URL or its parts, and Sentinels. Nothing is opened here."""
+"""Whom to connect to, from the settings: a URL or its parts, Sentinels, a cluster. Nothing is opened here."""
 
 from __future__ import annotations
 
@@ -69,14 +69,27 @@ def sentinel_address(text: str) -> tuple[str, int]:
     Raises:
         ValueError: it is neither.
     """
+    return _pair(text, SENTINEL_PORT)
+
+
+def cluster_address(text: str) -> tuple[str, int]:
+    """The same of a server of a Redis Cluster.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    return _pair(text, PORT)
+
+
+def _pair(text: str, usual: int) -> tuple[str, int]:
     try:
         parts = urlsplit(f"//{text}")
         port, host = parts.port, parts.hostname
     except ValueError:
         host = port = None
     if not host or "@" in text or "/" in text:
-        raise ValueError(f"must hold addresses like 10.0.0.1:26379, not {text[:80]!r}")
-    return host, SENTINEL_PORT if port is None else port
+        raise ValueError(f"must hold addresses like 10.0.0.1:{usual}, not {text[:80]!r}")
+    return host, usual if port is None else port
 
 
 def load_redis_tls(settings: RedisTlsSettings) -> ssl.SSLContext:

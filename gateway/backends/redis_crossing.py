@@ -8,7 +8,9 @@ from typing import Any, Final
 import trio
 
 from gateway.backends.asyncio_thread import AsyncioThread, AsyncioThreadBusy, AsyncioThreadClosed
+from gateway.backends.redis_cluster import ClusterLink
 from gateway.backends.redis_link import Command, RedisLink, ScriptCall
+from gateway.backends.redis_slots import Server
 from gateway.backends.settings_redis import RedisSettings
 from gateway.core.ports import StoreUnavailable
 
@@ -19,9 +21,18 @@ MARGIN: Final = 0.02
 class Crossing:
     """A fixed number of connections, each asked by one task at a time."""
 
-    def __init__(self, thread: AsyncioThread, settings: RedisSettings, lanes: int) -> None:
+    def __init__(self, thread: AsyncioThread, settings: RedisSettings, lanes: int, home: Server | None = None) -> None:
+        """
+        Args:
+            thread: where they are.
+            settings: whom to connect to.
+            lanes: how many.
+            home: the master of a cluster that they lead to; without it, it is one server.
+        """
         self._thread = thread
-        self._links = [RedisLink(settings) for _ in range(lanes)]
+        self._links: Sequence[RedisLink | ClusterLink] = [
+            RedisLink(settings) if home is None else ClusterLink(settings, home) for _ in range(lanes)
+        ]
 
     async def ask(self, lane: int, commands: Sequence[Command | ScriptCall]) -> list[Any]:
         """The answers to some commands.
@@ -38,6 +49,11 @@ class Crossing:
     def connects(self) -> int:
         """How often a connection came up, over all lanes."""
         return sum(link.connects for link in self._links)
+
+    @property
+    def moved(self) -> int:
+        """How often a key of a cluster was not where it should be."""
+        return sum(link.moved for link in self._links if isinstance(link, ClusterLink))
 
     async def drop(self, lane: int) -> None:
         """Have the lane connect anew: where it leads is no master any more."""

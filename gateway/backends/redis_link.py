@@ -10,17 +10,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import hiredis
 import msgspec
 from redis.asyncio import Connection, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import (
+    AskError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 
 from gateway.backends.redis_address import RedisAddress, redis_address, sentinel_address
 from gateway.backends.redis_scripts import Script
+from gateway.backends.redis_slots import Server
 from gateway.backends.settings_redis import RedisSettings
 from gateway.core.ports import StoreUnavailable
 
@@ -31,11 +42,27 @@ _TEXT: Final = 200
 """Characters of a server's error that are passed on."""
 
 
+Why = Literal["", "no script", "read only", "moved", "ask", "try again", "cluster down"]
+
+_WHYS: Final[Sequence[tuple[type[ResponseError], Why]]] = (
+    (NoScriptError, "no script"),
+    (ReadOnlyError, "read only"),
+    (MovedError, "moved"),
+    (AskError, "ask"),  # MovedError is one
+    (TryAgainError, "try again"),
+    (ClusterDownError, "cluster down"),
+    (ClusterCrossSlotError, "moved"),
+)
+
+
 class Refusal(msgspec.Struct, frozen=True):
     """The server's error in answer to one command."""
 
     text: str
-    unknown_script: bool = False
+    why: Why = ""
+    """The reasons that something can be done about."""
+    target: Server | None = None
+    """With `moved` and `ask`: where the key is instead; an empty host is the one that was asked."""
 
 
 class ScriptCall(msgspec.Struct, frozen=True):
@@ -44,6 +71,16 @@ class ScriptCall(msgspec.Struct, frozen=True):
     script: Script
     keys: Sequence[bytes]
     arguments: Sequence[bytes | str | int]
+
+    def pieces(self) -> list[ScriptCall]:
+        """One call for each key."""
+        width, general = self.script.width, self.arguments[:1]
+        return [
+            msgspec.structs.replace(
+                self, keys=[key], arguments=[*general, *self.arguments[1 + i * width : 1 + (i + 1) * width]]
+            )
+            for i, key in enumerate(self.keys)
+        ]
 
     def command(self, *, whole: bool = False) -> Command:
         """By its digest, or `whole` by its text, which makes the server know it."""
@@ -54,31 +91,44 @@ class ScriptCall(msgspec.Struct, frozen=True):
 class RedisLink:
     """A connection that comes up when it is needed. One caller at a time."""
 
-    def __init__(self, settings: RedisSettings) -> None:
+    def __init__(self, settings: RedisSettings, server: Server | None = None) -> None:
+        """
+        Args:
+            settings: whom to connect to, how, and how long anything may take.
+            server: another server instead, in the same way.
+        """
         self._settings = settings
         self._address = redis_address(settings)
+        self._fixed = server is not None
+        if server is not None:
+            self._address = msgspec.structs.replace(self._address, host=server[0], port=server[1])
         self._connection: Connection | None = None
         self.connects = 0
         """How often a connection came up: a change tells of a restart, or of another server."""
 
-    async def ask(self, commands: Sequence[Command | ScriptCall]) -> list[Any]:
+    async def ask(self, commands: Sequence[Command | ScriptCall], within: float | None = None) -> list[Any]:
         """The answers, a Refusal where the server refused. A script that the server has not seen is sent whole.
+
+        Args:
+            commands: to be sent together.
+            within: seconds that it may take, if less than the settings say.
 
         Raises:
             StoreUnavailable: not all of it was answered in time; what was sent may have been done.
         """
+        patience = self._settings.timeout if within is None else within
         done = False
         try:
-            async with asyncio.timeout(self._settings.timeout):
+            async with asyncio.timeout(patience):
                 answers = await self._exchange([_command(each) for each in commands])
-                unseen = [i for i, each in enumerate(answers) if isinstance(each, Refusal) and each.unknown_script]
+                unseen = [i for i, each in enumerate(answers) if isinstance(each, Refusal) and each.why == "no script"]
                 if unseen:
                     again = await self._exchange([_command(commands[i], whole=True) for i in unseen])
                     for i, answer in zip(unseen, again, strict=True):
                         answers[i] = answer
             done = True
         except TimeoutError as error:
-            raise StoreUnavailable(f"no answer from Redis within {self._settings.timeout:g} s") from error
+            raise StoreUnavailable(f"no answer from Redis within {patience:g} s") from error
         except (RedisError, OSError) as error:
             raise StoreUnavailable(f"Redis cannot be asked: {str(error)[:_TEXT]}") from error
         finally:
@@ -105,7 +155,7 @@ class RedisLink:
                 answers.append(await connection.read_response())
             except ResponseError as error:
                 stale = stale or isinstance(error, ReadOnlyError)
-                answers.append(Refusal(_describe(error), isinstance(error, NoScriptError)))
+                answers.append(_refusal(error))
         if stale:  # it is no master any more: the name may lead to another server by now
             await self.close()
         return answers
@@ -121,12 +171,12 @@ class RedisLink:
         return connection
 
     async def _connect(self) -> Connection:
-        if not self._settings.sentinels:
+        if self._fixed or not self._settings.sentinels:
             return await _open(self._address, self._settings)
         host, port = await self._ask_sentinels()
         return await _open(msgspec.structs.replace(self._address, host=host, port=port), self._settings)
 
-    async def _ask_sentinels(self) -> tuple[str, int]:
+    async def _ask_sentinels(self) -> Server:
         """The master as the first Sentinel knows it that answers; each has an equal part of the time."""
         settings = self._settings
         patience = settings.timeout / (len(settings.sentinels) + 1)
@@ -148,7 +198,7 @@ class RedisLink:
         raise ConnectionError("no Sentinel knows the master")
 
 
-async def _master(address: RedisAddress, settings: RedisSettings) -> tuple[str, int] | None:
+async def _master(address: RedisAddress, settings: RedisSettings) -> Server | None:
     connection = await _open(address, settings)
     try:
         await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", settings.master, check_health=False)
@@ -196,5 +246,12 @@ def _command(command: Command | ScriptCall, *, whole: bool = False) -> Command:
     return command.command(whole=whole) if isinstance(command, ScriptCall) else command
 
 
-def _describe(error: ResponseError) -> str:
-    return f"{type(error).__name__}: {str(error)[:_TEXT]}"
+def _refusal(error: ResponseError) -> Refusal:
+    why: Why = next((why for kind, why in _WHYS if isinstance(error, kind)), "")
+    target = (error.host, error.port) if isinstance(error, AskError) else None
+    text = f"{type(error).__name__}: {str(error)[:_TEXT]}"
+    if why == "moved":
+        text = "this server is one of a Redis Cluster: name it in redis.cluster, not in redis.host"
+    elif "cluster support disabled" in text:
+        text = "this server is not one of a Redis Cluster: name it in redis.host, not in redis.cluster"
+    return Refusal(text, why, target)

@@ -1,26 +1,23 @@
 """Where users are, in Redis (protocol section 6), for all nodes together.
 
-The commands are in redis_scripts, keys and values in redis_values, connections in redis_link and redis_crossing,
-batching in redis_funnel, liveness in redis_pulse. Here is what each operation of the port means in terms of them.
+The commands are in redis_scripts, keys and values in redis_values, servers in redis_servers and redis_shard. Here is
+what each operation of the port means in terms of them.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 import trio
 
 from gateway.backends.asyncio_thread import AsyncioThread
-from gateway.backends.redis_crossing import Crossing, ServerClock
-from gateway.backends.redis_funnel import Funnel
-from gateway.backends.redis_link import Refusal, ScriptCall
-from gateway.backends.redis_pulse import Pulse
-from gateway.backends.redis_scripts import CLAIM, LOOKUP, RELEASE, RENEW, Script
-from gateway.backends.redis_values import Keys, checked_number, entry_head, read_boot_id, read_location
+from gateway.backends.redis_scripts import CLAIM, LOOKUP, READ, RELEASE, RENEW, Script
+from gateway.backends.redis_servers import RedisServers
+from gateway.backends.redis_shard import CLAIMS, LOOKUPS, NODES, RELEASES, RENEWALS, Answer, Job, Work
+from gateway.backends.redis_values import checked_number, entry_head, read_boot_id, read_location
 from gateway.backends.settings_redis import RedisSettings
 from gateway.core.ports import Claimed, Location, LoginPolicy, NodeRecord, StoreUnavailable
 from gateway.protocol.ids import checked_name
@@ -30,13 +27,7 @@ log = logging.getLogger("gateway.redis")
 LIFETIME: Final = 120.0
 """Seconds that a claim or a renewal lasts (protocol section 6)."""
 BATCH: Final = 500
-"""Keys of one script: about as many as cost less than one command each, and hold up others for milliseconds only."""
-CLAIMS: Final = 100
-"""Claims of one script, which cost more."""
-LANES: Final = 2
-"""Batches of one kind under way at once."""
-WAITING: Final = 20_000
-"""Operations of one kind that may wait."""
+"""Releases that are owed and done together."""
 OWED: Final = 50_000
 """Releases remembered that could not be done; past it the oldest are left to run out."""
 NODE_FRESH: Final = 1.0
@@ -44,16 +35,6 @@ NODE_FRESH: Final = 1.0
 SETTLE: Final = 1.0
 """Seconds between two looks at releases that failed for another reason than an outage."""
 ATTEMPTS: Final = 3
-
-Answer = list[Any]
-
-
-class _Job(msgspec.Struct, frozen=True, gc=False):
-    """One key of a script, and until when, on Trio's clock, it may be done."""
-
-    key: bytes
-    deadline: float
-    arguments: tuple[bytes | str | int, ...] = ()
 
 
 class RedisLocationStore:
@@ -71,35 +52,16 @@ class RedisLocationStore:
             lifetime: seconds that a claim or a renewal lasts.
 
         Raises:
-            ValueError: the prefix is no name, or the URL none of Redis.
+            ValueError: the prefix is no name, an address is none, or the URL none of Redis.
         """
-        self._keys = Keys(settings.prefix)
-        self._timeout = settings.timeout
+        self.servers = RedisServers(settings, thread)
+        """Where it all is; other stores may ask them too while this one runs."""
+        self._keys = self.servers.keys
         self._lifetime_ms = int(lifetime * 1000)
-        self._clock = ServerClock()
-        self._crossings: list[Crossing] = []
-
-        def crossing(lanes: int) -> Crossing:
-            made = Crossing(thread, settings, lanes)
-            self._crossings.append(made)
-            return made
-
-        def funnel(script: Script, batch: int) -> Funnel[_Job, Answer]:
-            ask = partial(self._run_script, script, crossing(LANES))
-            return Funnel(ask, lanes=LANES, batch=batch, waiting=WAITING)
-
-        self._claims = funnel(CLAIM, CLAIMS)
-        self._renewals = funnel(RENEW, BATCH)
-        self._releases = funnel(RELEASE, BATCH)
-        self._lookups = funnel(LOOKUP, BATCH)
-        self._nodes: Funnel[str, str | None] = Funnel(
-            partial(self._ask_nodes, crossing(1)), lanes=1, batch=BATCH, waiting=WAITING
-        )
-        self._pulse = Pulse(crossing(1), self._keys, self._clock)
-        self._pulse.watch(self._recovered)
         self._seen: dict[str, tuple[str, float]] = {}
         self._owed: dict[int, tuple[Location, float]] = {}
         self._settling = trio.Event()
+        self.servers.watch(self._recovered)
 
     # -- life ----------------------------------------------------------------------------------------------
 
@@ -110,35 +72,23 @@ class RedisLocationStore:
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve until cancelled; announce the node that `record` describes, and withdraw it at the end."""
-        try:
-            async with trio.open_nursery() as services:
-                for each in (self._claims, self._renewals, self._releases, self._lookups):
-                    await services.start(each.run)
-                await services.start(self._nodes.run)
-                services.start_soon(self._settle)
-                await services.start(self._pulse.run, record)
-                task_status.started()
-        finally:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + self._timeout):
-                for crossing in self._crossings:
-                    await crossing.close()
+        async with trio.open_nursery() as services:
+            await services.start(self.servers.run, record)
+            services.start_soon(self._settle)
+            task_status.started()
 
     @property
     def healthy(self) -> bool:
-        """Whether Redis answers and takes writes, as of the last second."""
-        return self._pulse.healthy
+        """Whether Redis, or any master of a cluster, answers and takes writes, as of the last second."""
+        return self.servers.healthy
 
     async def wait_recovered(self) -> None:
-        """Return when Redis is back, was restarted, or has forgotten this node."""
-        await self._pulse.wait_recovered()
+        """Return when Redis is back, was restarted, has forgotten this node, or another server has taken over."""
+        await self.servers.wait_recovered()
 
     def statistics(self) -> dict[str, int]:
         """Sizes of what is kept; all of them return to zero, but for the known nodes."""
-        return {
-            "waiting": self._claims.waiting + self._renewals.waiting + self._releases.waiting + self._lookups.waiting,
-            "owed": len(self._owed),
-            "nodes": len(self._seen),
-        }
+        return {"waiting": self.servers.waiting, "owed": len(self._owed), "nodes": len(self._seen)}
 
     # -- operations ----------------------------------------------------------------------------------------
 
@@ -149,48 +99,61 @@ class RedisLocationStore:
             ValueError: a part of it is no name or number.
             StoreUnavailable: within a second.
         """
-        arguments = (
-            location.device_id,
-            location.platform,
-            location.conn_id,
-            location.boot_id,
-            entry_head(location),
-            policy.value,
-        )
-        deadline = self._deadline(writing=True)
-        job = _Job(self._keys.user(location.user_id), deadline, arguments)
+        deadline = self.servers.deadline()
+        job = self._claim(location, policy, deadline)
         for _ in range(ATTEMPTS):
-            kind, *values = (await self._do(self._claims, [job], deadline))[0]
-            others = [each for each in map(partial(read_location, location.user_id), values) if each is not None]
+            kind, *values = (await self._do(CLAIMS, [job], deadline))[0]
+            others = _read(location.user_id, values)
             if kind == b"entered":
                 return others
             living = await self._living(others, deadline)
             if living or not others:
                 return None
             # what stands in the way was left behind by nodes that are no more
-            await self._do(self._releases, [self._owned(each, deadline) for each in others], deadline)
+            await self._do(RELEASES, [self._owned(RELEASE, each, deadline) for each in others], deadline)
         raise StoreUnavailable("the locations of this user change too fast")
 
     async def reclaim(self, locations: Sequence[Location], policy: LoginPolicy) -> Sequence[Claimed]:
-        """Claim many at once."""
+        """Claim many at once, each as `claim` does.
+
+        Raises:
+            ValueError: a part of one is no name or number.
+        """
+        deadline = self.servers.deadline()
+        jobs = [self._claim(each, policy, deadline) for each in locations]
+        try:
+            answers = await self._do(CLAIMS, jobs, deadline, strict=False)
+        except StoreUnavailable as error:
+            return [error] * len(locations)
         outcomes: list[Claimed] = []
-        for each in locations:
+        for location, (kind, *values) in zip(locations, answers, strict=True):
+            refused = kind in (b"error", b"away")
+            outcomes.append(StoreUnavailable(_text(values)) if refused else _read(location.user_id, values))
+
+        async def decide(place: int) -> None:
+            """Whose newer entry is there may be no more."""
             try:
-                outcomes.append(await self.claim(each, policy))
+                outcomes[place] = await self.claim(locations[place], policy)
             except StoreUnavailable as error:
-                outcomes.append(error)
+                outcomes[place] = error
+
+        async with trio.open_nursery() as nursery:
+            for place, answer in enumerate(answers):
+                if answer[0] == b"newer":
+                    nursery.start_soon(decide, place)
         return outcomes
 
     async def renew(self, locations: Sequence[Location]) -> Sequence[Location]:
-        """Extend those still owned; those that are not, or that could not be renewed, are returned."""
-        lost: list[Location] = []
-        for batch in _batches(locations):
-            deadline = self._deadline()
-            answers = await self._do(
-                self._renewals, [self._owned(each, deadline) for each in batch], deadline, strict=False
-            )
-            lost += [each for each, answer in zip(batch, answers, strict=True) if answer[0] != b"renewed"]
-        return lost
+        """Extend those still owned; those that are not, or that could not be renewed, are returned.
+
+        Raises:
+            ValueError: a part of one is no name or number.
+            StoreUnavailable: no server could be asked.
+        """
+        deadline = self.servers.deadline()
+        jobs = [self._owned(RENEW, each, deadline) for each in locations]
+        answers = await self._do(RENEWALS, jobs, deadline, strict=False)
+        return [each for each, answer in zip(locations, answers, strict=True) if answer[0] != b"renewed"]
 
     async def release(self, location: Location) -> bool:
         """Remove it if it is still its owner's. If Redis is away, it is done when it is back.
@@ -199,13 +162,12 @@ class RedisLocationStore:
             ValueError: a part of it is no name or number.
             StoreUnavailable: it was not answered; True or False cannot be told.
         """
-        now = trio.current_time()
-        job = self._owned(location, now + self._timeout)
+        deadline = self.servers.deadline()
+        job = self._owned(RELEASE, location, deadline)
         try:
-            self._deadline()
-            answer = (await self._do(self._releases, [job], job.deadline))[0]
+            answer = (await self._do(RELEASES, [job], deadline))[0]
         except StoreUnavailable:
-            self._owed[location.conn_id] = location, now + self._lifetime_ms / 1000
+            self._owed[location.conn_id] = location, trio.current_time() + self._lifetime_ms / 1000
             if len(self._owed) > OWED:
                 del self._owed[next(iter(self._owed))]
             raise
@@ -216,19 +178,22 @@ class RedisLocationStore:
 
         Raises:
             ValueError: something is no user id.
-            StoreUnavailable: within a second.
+            StoreUnavailable: within a second; its `found` has those whose server could be asked.
         """
+        deadline = self.servers.deadline()
+        asked = list(dict.fromkeys(user_ids))
+        jobs = [Job(LOOKUP, self._keys.user(each), deadline) for each in asked]
+        answers = await self._do(LOOKUPS, jobs, deadline, strict=False)
         found: list[Location] = []
-        deadline = self._deadline()
-        for batch in _batches(list(dict.fromkeys(user_ids))):
-            jobs = [_Job(self._keys.user(each), deadline) for each in batch]
-            answers = await self._do(self._lookups, jobs, deadline, strict=False)
-            for user_id, answer in zip(batch, answers, strict=True):
-                if answer[0] == b"found":
-                    found += filter(None, map(partial(read_location, user_id), answer[1:]))
+        for user_id, (kind, *values) in zip(asked, answers, strict=True):
+            if kind == b"found":
+                found += _read(user_id, values)
         users: dict[int, list[Location]] = {}
         for location in await self._living(found, deadline):
             users.setdefault(location.user_id, []).append(location)
+        away = [answer for answer in answers if answer[0] == b"away"]
+        if away:
+            raise StoreUnavailable(_text(away[0][1:]), users)
         return users
 
     # -- nodes ---------------------------------------------------------------------------------------------
@@ -242,73 +207,63 @@ class RedisLocationStore:
             return boot_id == location.boot_id and at >= stale
 
         asked = sorted({each.access_node for each in locations if not alive(each)})
+        untold: set[str] = set()
         if asked:
             now = trio.current_time()
-            for name, boot_id in zip(asked, await self._nodes.ask(asked, deadline), strict=True):
+            for name, boot_id in zip(asked, await self._ask_nodes(asked, deadline), strict=True):
                 self._seen.pop(name, None)
-                if boot_id is not None:
+                if isinstance(boot_id, StoreUnavailable):
+                    untold.add(name)
+                elif boot_id is not None:
                     self._seen[name] = boot_id, now
-        return [each for each in locations if alive(each)]
+        return [each for each in locations if each.access_node in untold or alive(each)]
 
-    async def _ask_nodes(self, crossing: Crossing, lane: int, names: Sequence[str]) -> Sequence[str | None]:
-        answers = await crossing.ask(lane, [("GET", self._keys.node(name)) for name in names])
-        return [read_boot_id(answer) for answer in answers]
+    async def _ask_nodes(self, names: Sequence[str], deadline: float) -> Sequence[str | StoreUnavailable | None]:
+        """The boot id of each. In a cluster its master may be away while the user's is there: then a node is believed
+        to be alive, since most are, and a location lasts no longer than 120 s."""
+        jobs = [Job(READ, self._keys.node(each), deadline) for each in names]
+        try:
+            answers = await self.servers.ask(NODES, jobs, deadline)
+        except StoreUnavailable as error:
+            if not self.servers.several:
+                raise
+            return [error] * len(names)
+        return [
+            StoreUnavailable(_text(values)) if kind == b"away" else read_boot_id(values[0]) if values else None
+            for kind, *values in answers
+        ]
 
     # -- scripts -------------------------------------------------------------------------------------------
 
-    def _deadline(self, *, writing: bool = False) -> float:
-        """When an operation that begins now is given up; StoreUnavailable at once while Redis is known to be away."""
-        reason = self._pulse.away or (self._pulse.refused if writing else "")
-        if reason:
-            raise StoreUnavailable(reason)
-        return trio.current_time() + self._timeout
+    def _claim(self, location: Location, policy: LoginPolicy, deadline: float) -> Job:
+        arguments = (
+            location.device_id,
+            location.platform,
+            location.conn_id,
+            location.boot_id,
+            entry_head(location),
+            policy.value,
+        )
+        return Job(CLAIM, self._keys.user(location.user_id), deadline, self._lifetime_ms, arguments)
 
-    def _owned(self, location: Location, deadline: float) -> _Job:
+    def _owned(self, script: Script, location: Location, deadline: float) -> Job:
         arguments = (
             checked_name(location.device_id, "device id"),
             checked_number(location.conn_id, "connection id"),
             checked_name(location.boot_id, "boot id"),
         )
-        return _Job(self._keys.user(location.user_id), deadline, arguments)
+        return Job(script, self._keys.user(location.user_id), deadline, self._lifetime_ms, arguments)
 
-    async def _do(
-        self, funnel: Funnel[_Job, Answer], jobs: Sequence[_Job], deadline: float, *, strict: bool = True
-    ) -> list[Answer]:
-        """The answers to some jobs; with `strict`, none of them an error."""
-        try:
-            answers = list(await funnel.ask(jobs, deadline))
-            late = [i for i, answer in enumerate(answers) if answer[0] == b"late"]
-            if late:  # nothing was done: the server's clock has jumped, and its answer told how far
-                for i, answer in zip(late, await funnel.ask([jobs[i] for i in late], deadline), strict=True):
-                    answers[i] = answer
-            failed = [answer for answer in answers if answer[0] in (b"late", b"error")]
-            if failed:
-                reason = failed[0][-1].decode(errors="replace")
+    async def _do(self, work: Work, jobs: Sequence[Job], deadline: float, *, strict: bool = True) -> list[Answer]:
+        """The answers to some jobs; with `strict`, all of them were done, else at least one was asked for."""
+        answers = await self.servers.ask(work, jobs, deadline)
+        failed = [answer for answer in answers if answer[0] in (b"error", b"away")]
+        if failed:
+            reason = _text(failed[0][1:])
+            if failed[0][0] == b"error":  # who is away is told of elsewhere, once
                 log.warning("redis_refused", extra={"operations": len(failed), "reason": reason})
-                self._pulse.poke()
-                if strict or len(failed) == len(answers):
-                    raise StoreUnavailable(f"Redis did not do it: {reason}")
-        except StoreUnavailable:
-            self._pulse.poke()
-            raise
-        return answers
-
-    async def _run_script(
-        self, script: Script, crossing: Crossing, lane: int, jobs: Sequence[_Job]
-    ) -> Sequence[Answer]:
-        arguments: list[bytes | str | int] = [self._lifetime_ms]
-        for job in jobs:
-            if script.width:
-                arguments.append(self._clock.deadline(job.deadline))
-            arguments += job.arguments
-        asked = self._clock.now()
-        (answer,) = await crossing.ask(lane, [ScriptCall(script, [job.key for job in jobs], arguments)])
-        if isinstance(answer, Refusal):
-            raise StoreUnavailable(f"Redis refuses: {answer.text}")
-        self._clock.learn(answer[0], asked, self._clock.now())
-        answers: list[Answer] = answer[1:]
-        if any(each[0] == b"error" and each[1].startswith(b"READONLY") for each in answers):
-            await crossing.drop(lane)
+            if strict or len(failed) == len(answers):
+                raise StoreUnavailable(f"Redis did not do it: {reason}")
         return answers
 
     # -- after an outage -----------------------------------------------------------------------------------
@@ -327,17 +282,26 @@ class RedisLocationStore:
                 continue
             now = trio.current_time()
             self._owed = {conn_id: each for conn_id, each in self._owed.items() if each[1] > now}
-            for batch in _batches(location for location, _ in self._owed.values()):
-                deadline = trio.current_time() + self._timeout
-                try:
-                    self._deadline(writing=True)
-                    await self._do(self._releases, [self._owned(each, deadline) for each in batch], deadline)
-                except StoreUnavailable:
-                    break  # they stay owed
-                for each in batch:
-                    self._owed.pop(each.conn_id, None)
+            owed = [location for location, _ in self._owed.values()]
+            for start in range(0, len(owed), BATCH):
+                await self._pay(owed[start : start + BATCH])
+
+    async def _pay(self, owed: Sequence[Location]) -> None:
+        deadline = self.servers.deadline()
+        jobs = [self._owned(RELEASE, each, deadline) for each in owed]
+        try:
+            answers = await self.servers.ask(RELEASES, jobs, deadline)
+        except StoreUnavailable:
+            return  # they stay owed
+        for location, answer in zip(owed, answers, strict=True):
+            if answer[0] not in (b"error", b"away"):
+                self._owed.pop(location.conn_id, None)
 
 
-def _batches(items: Iterable[Any]) -> Iterable[Sequence[Any]]:
-    listed = list(items)
-    return (listed[start : start + BATCH] for start in range(0, len(listed), BATCH))
+def _read(user_id: int, values: Sequence[bytes]) -> list[Location]:
+    """What of ours stands in a user's entries."""
+    return [each for each in map(partial(read_location, user_id), values) if each is not None]
+
+
+def _text(values: Sequence[bytes]) -> str:
+    return values[-1].decode(errors="replace") if values else ""

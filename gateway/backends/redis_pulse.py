@@ -1,4 +1,4 @@
-"""Whether Redis is there, and that this node is alive: one task, one connection, one question a second.
+"""Whether a server is there, and that this node is alive: one task, one connection, one question a second.
 
 No location lives here.
 """
@@ -15,6 +15,7 @@ import trio
 from gateway.backends.redis_crossing import Crossing, ServerClock
 from gateway.backends.redis_link import Command, Refusal, ScriptCall
 from gateway.backends.redis_scripts import WITHDRAW
+from gateway.backends.redis_slots import read_info
 from gateway.backends.redis_values import Keys, node_value, read_boot_id
 from gateway.core.ports import NodeRecord, StoreUnavailable
 
@@ -32,15 +33,32 @@ RETRY: Final = 0.2
 class Pulse:
     """Announces the node, and tells when everything has to be written again."""
 
-    def __init__(self, crossing: Crossing, keys: Keys, clock: ServerClock) -> None:
+    def __init__(
+        self,
+        crossing: Crossing,
+        keys: Keys,
+        clock: ServerClock,
+        *,
+        mine: Callable[[bytes], bool] = lambda key: True,
+        clustered: bool = False,
+    ) -> None:
+        """
+        Args:
+            crossing: its one lane is ours.
+            keys: names the node's entry.
+            clock: learns what the answers tell.
+            mine: whether a key belongs to this server: the node's entry stands on one of a cluster.
+            clustered: whether the server's view of its cluster counts.
+        """
         self._crossing = crossing
         self._keys = keys
         self._clock = clock
+        self._mine = mine
+        self._clustered = clustered
         self.away: str = "Redis has not been asked yet"
         """Why the server cannot be asked; empty when it can."""
         self.refused = ""
         """Why it takes no writes (READONLY, OOM, no permission); empty when it does."""
-        self._recovered = trio.Event()
         self._watchers: list[Callable[[], None]] = []
         self._poked = trio.Event()
         self._announced: NodeRecord | None = None
@@ -58,13 +76,8 @@ class Pulse:
         self._poked.set()
 
     def watch(self, recovered: Callable[[], None]) -> None:
-        """Have `recovered` called as often as `wait_recovered` is told."""
+        """Have `recovered` called when the server is back after it was away, or may have forgotten."""
         self._watchers.append(recovered)
-
-    async def wait_recovered(self) -> None:
-        """See `LocationStore.wait_recovered`."""
-        await self._recovered.wait()
-        self._recovered = trio.Event()
 
     async def run(
         self,
@@ -92,8 +105,12 @@ class Pulse:
     async def _beat(self, record: NodeRecord | None, doubted: bool = False) -> None:
         """`doubted`: whether it takes writes is to be found out, too."""
         self._beaten_at = self._clock.now()
+        if record is not None and not self._mine(self._keys.node(record.node_id)):
+            record, self._announced, self._announced_at = None, None, float("-inf")
         announcing = record is not None and (doubted or self._due(record))
         commands: list[Command | ScriptCall] = [("TIME",)]
+        if self._clustered:
+            commands.append(("CLUSTER", "INFO"))
         if record is not None:
             key = self._keys.node(record.node_id)
             lifetime = int(NODE_LIFETIME * 1000)
@@ -108,13 +125,16 @@ class Pulse:
         if refusal:
             self._fail(refused=refusal)
             return
+        if self._clustered and read_info(answers[1]).get("cluster_state") != "ok":
+            self._fail(away="the cluster does not serve all slots, or most of its masters are away")
+            return
         seconds, micros = answers[0]
         self._clock.learn(int(seconds) * 1000 + int(micros) // 1000, asked, self._clock.now())
         vanished = False
         if record is not None:
-            vanished = not answers[1] and asked - self._announced_at < NODE_LIFETIME
+            vanished = not answers[-1] and asked - self._announced_at < NODE_LIFETIME
             if announcing:
-                self._check_rival(record, answers[1])
+                self._check_rival(record, answers[-1])
                 self._announced, self._announced_at = record, asked
             elif vanished:  # without it our locations count for nothing: at once
                 self._announced_at = float("-inf")
@@ -148,7 +168,6 @@ class Pulse:
         if self._failed:
             log.warning("redis_back")
         if self._failed or self._vanished or vanished or reconnected:
-            self._recovered.set()
             for watcher in self._watchers:
                 watcher()
         self.away = self.refused = ""
@@ -156,8 +175,8 @@ class Pulse:
 
     async def _withdraw(self) -> None:
         announced = self._announced
-        if announced is None or self.away:
-            return  # it runs out by itself
+        if announced is None or self.away or not self._mine(self._keys.node(announced.node_id)):
+            return  # it runs out by itself, or another server has it now
         with trio.CancelScope(shield=True, deadline=trio.current_time() + PROBE):
             try:
                 arguments = (0, announced.boot_id)

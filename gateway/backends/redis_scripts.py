@@ -177,4 +177,87 @@ end
 )
 """Per node key: boot_id. The key goes if it is still that start's own."""
 
-EVERY: Final = (CLAIM, RENEW, RELEASE, LOOKUP, WITHDRAW)
+READ: Final = _script(
+    """
+local function act(key, at)
+  local value = redis.call('GET', key)
+  return value and {'found', value} or {'none'}
+end
+""",
+    0,
+)
+"""Nothing per key. Answers `{"found", value}` or `{"none"}`."""
+
+KEEP: Final = _script(
+    """
+local function act(key, at)
+  if now > tonumber(ARGV[at + 1]) then return {'late'} end
+  redis.call('SET', key, ARGV[at + 2], 'PX', lifetime)
+  return {'kept'}
+end
+""",
+    2,
+)
+"""Per key: deadline, value. Answers `{"kept"}` or `{"late"}`."""
+
+DROP: Final = _script(
+    """
+local function act(key, at)
+  if now > tonumber(ARGV[at + 1]) then return {'late'} end
+  redis.call('DEL', key)
+  return {'dropped'}
+end
+""",
+    1,
+)
+"""Per key: deadline. Answers `{"dropped"}` or `{"late"}`."""
+
+FIRST: Final = _script(
+    """
+local function act(key, at)
+  if now > tonumber(ARGV[at + 1]) then return {'late'} end
+  return {redis.call('SET', key, '0', 'NX', 'PX', lifetime) and 'first' or 'seen'}
+end
+""",
+    1,
+)
+"""Per key: deadline. Answers `{"first"}`, `{"seen"}` or `{"late"}`."""
+
+ENROL: Final = _script(
+    """
+local function act(key, at)
+  if now > tonumber(ARGV[at + 1]) then return {'late'} end
+  redis.call('SADD', key, ARGV[at + 2])
+  redis.call('PEXPIRE', key, lifetime)
+  return {'kept'}
+end
+""",
+    2,
+)
+"""Per set: deadline, member. Answers `{"kept"}` or `{"late"}`."""
+
+LEAVE: Final = _script(
+    """
+local function act(key, at)
+  if now > tonumber(ARGV[at + 1]) then return {'late'} end
+  redis.call('SREM', key, ARGV[at + 2])
+  return {'dropped'}
+end
+""",
+    2,
+)
+"""Per set: deadline, member. Answers `{"dropped"}` or `{"late"}`."""
+
+LIST: Final = _script(
+    """
+local function act(key, at)
+  local found = redis.call('SMEMBERS', key)
+  table.insert(found, 1, 'found')
+  return found
+end
+""",
+    0,
+)
+"""Nothing per set. Answers `{"found", member...}`."""
+
+EVERY: Final = (CLAIM, RENEW, RELEASE, LOOKUP, WITHDRAW, READ, KEEP, DROP, FIRST, ENROL, LEAVE, LIST)

@@ -46,6 +46,9 @@ class RedisSettings(Settings, frozen=True):
     """ACL user at the Sentinels."""
     sentinel_password: Secret = ""
     """Password at the Sentinels."""
+    cluster: tuple[str, ...] = ()
+    """`host:port` of some servers of a Redis Cluster, instead of `host` and `port`; they tell of the others. `user`,
+    `password` and `tls` are the same for all of them."""
     prefix: str = "im"
     """First part of every key."""
     timeout: Seconds = 1.0

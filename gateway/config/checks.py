@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 from gateway._framing import HEADER, is_name
 from gateway.backends.keys import KeyRefused, load_key
 from gateway.backends.nats_access import checked_server, read_credentials, read_nkey, tls_context
-from gateway.backends.redis_address import load_redis_tls, redis_address, sentinel_address
+from gateway.backends.redis_address import cluster_address, load_redis_tls, redis_address, sentinel_address
 from gateway.backends.settings_nats import NatsSettings
+from gateway.backends.settings_redis import RedisSettings
 from gateway.config.tree import Config
 from gateway.console.access import is_loopback, parse_address
 from gateway.transports.tls import load_tls
@@ -200,6 +201,7 @@ def _redis(config: Config, files: bool) -> Iterator[Problem]:
             sentinel_address(sentinel)
         except ValueError as error:
             yield ("redis.sentinels",), str(error)
+    yield from _redis_cluster(config, redis)
     if redis.timeout > config.login.backend_timeout:
         yield (
             ("redis.timeout", "login.backend_timeout"),
@@ -210,6 +212,34 @@ def _redis(config: Config, files: bool) -> Iterator[Problem]:
             load_redis_tls(redis.tls)
         except ValueError as error:
             yield ("redis.tls",), str(error)
+
+
+def _redis_cluster(config: Config, redis: RedisSettings) -> Iterator[Problem]:
+    if not redis.cluster:
+        return
+    for server in redis.cluster:
+        try:
+            cluster_address(server)
+        except ValueError as error:
+            yield ("redis.cluster",), str(error)
+    if redis.url:
+        yield (
+            ("redis.cluster", "redis.url"),
+            "cannot be used with redis.url: it names the servers; user, password and tls have settings of their own",
+        )
+    if redis.sentinels:
+        yield (
+            ("redis.cluster", "redis.sentinels"),
+            "cannot be used with redis.sentinels: a cluster fails over by itself",
+        )
+    if redis.db:
+        yield ("redis.db", "redis.cluster"), f"{redis.db} must be 0 with redis.cluster: a cluster has one database"
+    if config.logic.store == "redis":
+        yield (
+            ("logic.store", "redis.cluster"),
+            "redis keeps many users' messages in one transaction, which redis.cluster does not allow: give Logic a "
+            "configuration of its own with a single server or Sentinels, or use sqlite",
+        )
 
 
 def _certificates(config: Config) -> Iterator[Problem]:

@@ -242,7 +242,7 @@ async def test_t37_something_else_answers_on_its_port(server: RedisServer, threa
 async def test_a_server_clock_that_jumps_costs_no_operation(server: RedisServer, thread: AsyncioThread) -> None:
     async with open_store(server, thread, "node-1") as store:
         now = trio.current_time()
-        store._clock.learn(0, now, now)  # as if it had been 1970 there a moment ago
+        store.servers._shards[None]._clock.learn(0, now, now)  # as if it had been 1970 there a moment ago
         assert await store.claim(place(10), MULTI) == []
         assert await conn_ids(store) == [10]
 
