@@ -377,6 +377,7 @@ class LanedConnection(Connection):
         if self._code is not None:
             return
         super().close(code, reason, told=told)
+        self.lanes.parting = code, reason
         self._control.close()
         if self._messages_in is not None:
             self._messages_in.close()

@@ -33,6 +33,7 @@ class MemoryLanes:
         self.datagrams_lost = False
         self.datagrams: list[Message] = []
         self.goodbye: tuple[int, str] | None = None
+        self.parting = 0, ""
         self.paused = False
         self.aborted = trio.Event()
         self._issued = issued
