@@ -2,11 +2,13 @@
 
 Runs on the asyncio thread. Nothing is retried here: a client that fails is discarded, whoever opened it makes another.
 
-nats-py is used against its grain in three places, for which it has no public way. They are checked at import:
+nats-py is used against its grain in four places, for which it has no public way. They are checked at import:
 - `Client._build_message`: overridden, so that a message is handed on where it is parsed. Otherwise each subscription
   is an asyncio task and a queue of its own.
 - `Client._transport` and its `_io_writer`: to abort a connection whose peer takes no bytes (`close` would wait for it
   for ever), and to see that TLS was really spoken before credentials are sent.
+- The same transport's `write` and `drain`: a batch of payloads is one write, at once. Its `publish` leaves each to
+  another task, and several turns of the loop later it is out.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nats.aio.client import Client, RawCredentials
@@ -51,6 +53,23 @@ class BusClient(Client):
         self._receivers[sid] = receive
         self._sids[sid] = subscription
         return sid
+
+    async def send(self, batch: Sequence[tuple[str, bytes]]) -> None:
+        """Publish all of these, as (subject, payload), by one write; returns once the transport has them.
+
+        Subjects and sizes are the caller's to check. Whatever nats-py itself has to write must have left before.
+        """
+        pieces: list[bytes] = []
+        for subject, payload in batch:
+            pieces += (b"PUB %b %d\r\n" % (subject.encode(), len(payload)), payload, b"\r\n")
+        await self.write(pieces)
+
+    async def write(self, pieces: Sequence[bytes]) -> None:
+        """Write whole commands as they are; returns once the transport has them."""
+        transport = self._transport
+        assert transport is not None
+        transport.write(b"".join(pieces))
+        await transport.drain()  # type: ignore[no-untyped-call]
 
     async def forget(self, sid: int) -> None:
         """Unsubscribe."""
@@ -156,7 +175,8 @@ def _check_library() -> None:
     parameters = [*inspect.signature(Client._build_message).parameters]
     expected = ["self", "sid", "subject", "reply", "data", "headers"]
     transport = TcpTransport()  # type: ignore[no-untyped-call]
-    if parameters != expected or not hasattr(Client(), "_transport") or not hasattr(transport, "_io_writer"):
+    has_all = all(hasattr(transport, name) for name in ("_io_writer", "write", "drain"))
+    if parameters != expected or not hasattr(Client(), "_transport") or not has_all:
         raise ImportError("this nats-py is not the one that gateway was written for: install nats-py 2.16")
 
 
