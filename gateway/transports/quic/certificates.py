@@ -8,10 +8,7 @@ days before it runs out, also while the node runs. A change concerns new handsha
 from __future__ import annotations
 
 import datetime
-import fcntl
 import logging
-import os
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,6 +23,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import NameOID
+
+from gateway.transports.quic.keeping import kept
 
 log = logging.getLogger("gateway.quic")
 
@@ -143,17 +142,22 @@ def load_identity(certificate: str | Path, key: str | Path = "") -> Identity:
     Raises:
         ValueError: as of `open_certificates`.
     """
-    texts = {}
-    for name, path in (("certificate", certificate), ("key", key or certificate)):
+    key = key or certificate
+    texts = []
+    for name, path in (("certificate", certificate), ("key", key)):
         try:
-            texts[name] = Path(path).read_bytes()
+            texts.append(Path(path).read_bytes())
         except OSError as error:
             raise ValueError(f"{name}: {path} cannot be read ({error.strerror}); name a PEM file") from None
+    return _identity(texts[0], texts[1], certificate, key)
+
+
+def _identity(chain_text: bytes, key_text: bytes, certificate: str | Path, key: str | Path) -> Identity:
     try:
-        chain = tuple(x509.load_pem_x509_certificates(texts["certificate"]))
+        chain = tuple(x509.load_pem_x509_certificates(chain_text))
     except ValueError:
         raise ValueError(f"certificate: {certificate} is no PEM certificate chain") from None
-    return Identity(chain, _private_key(texts["key"], key or certificate, certificate, chain[0]))
+    return Identity(chain, _private_key(key_text, key, certificate, chain[0]))
 
 
 def _private_key(text: bytes, path: str | Path, certificate: str | Path, first: x509.Certificate) -> Any:
@@ -178,44 +182,22 @@ def development_identity(data_dir: str | Path, *, clock: Callable[[], float] = t
     Raises:
         ValueError: it cannot be kept there.
     """
-    path = Path(data_dir) / FILE_NAME
+    path, now = Path(data_dir) / FILE_NAME, clock()
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            identity = _lasting(path, clock())
-            if identity is None:
-                _write(path, _self_signed(clock()))
-                identity = load_identity(path)
-        finally:
-            os.close(lock)
+        text = kept(path, partial(_self_signed, now), partial(_lasts, now=now))
     except OSError as error:
         raise ValueError(f"certificate: cannot keep one in {str(path)!r}: {error.strerror}") from None
-    return identity
+    return _identity(text, text, path, path)
 
 
-def _lasting(path: Path, now: float) -> Identity | None:
-    """The one that is there, if it can be used for a while and nobody else could have read its key."""
+def _lasts(text: bytes, now: float) -> bool:
+    """Whether it can be used for a while."""
     try:
-        if path.lstat().st_mode & 0o177077 != 0o100000:  # a plain file, closed to others
-            return None
-        identity = load_identity(path)
-    except (ValueError, OSError):
-        return None
+        identity = _identity(text, text, FILE_NAME, FILE_NAME)
+    except ValueError:
+        return False
     begun = identity.chain[0].not_valid_before_utc.timestamp() <= now
-    return identity if begun and now < identity.expires - RENEWED else None
-
-
-def _write(path: Path, text: bytes) -> None:
-    aside = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(8)}")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(text)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    return begun and now < identity.expires - RENEWED
 
 
 def _self_signed(now: float) -> bytes:
