@@ -50,9 +50,13 @@ class QuicPeer:
         "alpn",
         "armed",
         "due",
+        "faulty",
+        "half_open",
         "handler",
+        "original",
         "over",
         "quic",
+        "since",
         "ticket",
         "tickets_issued",
     )
@@ -73,6 +77,14 @@ class QuicPeer:
         """The carrier's: to be pumped when the batch ends."""
         self.armed: float | None = None
         """The carrier's: when its timer looks at this peer next."""
+        self.since = 0.0
+        """The carrier's: when it began, and from then on when its handshake was complete."""
+        self.original = b""
+        """The carrier's: the connection id that the client chose, as long as it is good for anything."""
+        self.half_open = True
+        """The carrier's: its handshake is among those counted as unfinished."""
+        self.faulty = False
+        """The carrier's: something raised before."""
         self._carrier = carrier
         self._closed: trio.Event | None = None
 
@@ -164,7 +176,7 @@ class QuicPeer:
     def close(self, code: int, reason: str = "") -> None:
         """Say `code` to the peer (CONNECTION_CLOSE), after what is queued as far as it may go; `ended` follows."""
         if not self.over:
-            self.quic.close(error_code=code, reason_phrase=reason)
+            self.quic.part(code, reason)
             self._carrier.schedule(self)
 
     def abort(self) -> None:
