@@ -13,7 +13,7 @@ import trio
 
 from gateway._framing import Frame, FrameDecoder, Uplink, build_error, join_frames
 from gateway.core.limits import ErrorBudget
-from gateway.core.link import Link, LinkClosed
+from gateway.core.link import Lane, Link, LinkClosed
 from gateway.core.outbox import Item, Outbox, SignalKey, Verdict
 from gateway.core.wake import Wake
 from gateway.protocol.codes import Code
@@ -109,6 +109,11 @@ class Connection(Uplink):
     def code(self) -> int:
         """Why it ended; 0 when the peer simply left."""
         return self._code or 0
+
+    @property
+    def lane(self) -> int:
+        """By which lane the frame came that is being handled."""
+        return Lane.SOLE
 
     @property
     def frames(self) -> int:

@@ -18,7 +18,7 @@ from gateway.core import dispatcher
 from gateway.core.file_store import FileStore, StoreBroken, StoredFile
 from gateway.core.files_in import FileRefused, FileSink, Upload
 from gateway.core.files_out import Fetch
-from gateway.core.link import IncomingStream, StreamSink, has_lanes
+from gateway.core.link import IncomingStream, Lane, StreamSink, has_lanes
 from gateway.core.settings_files import FileSettings
 from gateway.protocol.codes import Code
 from gateway.protocol.files import CHUNK, offer_problem, parse_reference
@@ -146,6 +146,8 @@ class Files:
         """A file is about to come in chunks; or, where there are streams, how much of it is here already."""
         session = connection.session
         assert session is not None
+        if connection.lane == Lane.MESSAGE:
+            return dispatcher.refuse(connection, Code.INVALID_PAYLOAD, MsgType.FILE_OFFER, frame.seq)
         offer = decode(frame)
         assert isinstance(offer, FileOffer)
         problem = offer_problem(offer)
@@ -187,7 +189,7 @@ class Files:
         ask = decode(frame)
         assert isinstance(ask, FileAck)
         found = parse_reference(ask.file_id)
-        if found is None:
+        if found is None or connection.lane == Lane.MESSAGE:
             return dispatcher.refuse(connection, Code.INVALID_PAYLOAD, MsgType.FILE_ACK, frame.seq)
         self.metrics.file_frames += 1
         dispatcher.spend(connection, session, CHUNK_COST if ask.code else OFFER_COST)

@@ -361,6 +361,11 @@ class LanedConnection(Connection):
     # -- the way out, and counting -------------------------------------------------------------------------
 
     @property
+    def lane(self) -> int:
+        """By which lane the frame came that is being handled."""
+        return self._lane
+
+    @property
     def frames(self) -> int:
         """Whole frames received on all lanes."""
         beside = (self._messages_in, self._datagrams)

@@ -13,6 +13,7 @@ from trio.testing import memory_stream_pair
 from gateway._framing import Upstream, parse_upstream
 from gateway.backends.memory import MemoryBus, MemoryLocationStore
 from gateway.backends.memory_sessions import MemoryDedup
+from gateway.core.file_store import FileStore
 from gateway.core.hub import Hub, HubSettings
 from gateway.core.link import Link
 from gateway.core.ports import AuthRefused, Credentials, Identity, LocationStore
@@ -91,6 +92,7 @@ async def open_world(
     bus: MemoryBus | None = None,
     locations: LocationStore | None = None,
     logic: bool = True,
+    file_store: FileStore | None = None,
     adjust: Callable[[HubSettings], HubSettings] = lambda settings: settings,
     **settings: Any,
 ) -> AsyncIterator[World]:
@@ -105,6 +107,7 @@ async def open_world(
         locations=locations if locations is not None else MemoryLocationStore(),
         authenticator=tokens,
         dedup=MemoryDedup(),
+        file_store=file_store,
     )
     async with trio.open_nursery() as nursery:
         if own_bus:
