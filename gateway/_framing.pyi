@@ -103,6 +103,9 @@ class DispatchTable:
     """
 
     def __init__(self, refuse: Callable[[Any, int, int, int], bytes | None]) -> None: ...
+    @property
+    def echoes(self) -> int:
+        """Heartbeats answered, of all decoders together."""
     def on(self, msg_type: int, handler: Callable[[Any, Any], bytes | None]) -> None:
         """Call `handler(context, frame)`; the frame's class follows from the type. Returned bytes are replies."""
     def echo(self, msg_type: int) -> None:

@@ -15,6 +15,7 @@ cdef class DispatchTable:
     cdef list _handlers
     cdef uint8_t[TYPES] _actions
     cdef int[TYPES] _codes
+    cdef readonly uint64_t echoes
 
     def __cinit__(self, refuse):
         self._refuse = refuse
@@ -259,6 +260,7 @@ cdef class FrameDecoder:
                 handler = table._handlers[msg_type]
                 return reply(replies, handler(context, make_frame(source, body, size, msg_type, &parts)))
             if action == ECHO:
+                table.echoes += 1
                 if size:
                     put_heartbeat(grow(replies, HEARTBEAT_FRAME), parts.seq, now)
                 else:
