@@ -33,8 +33,12 @@ from gateway.client.messages import Statistics as Statistics
 from gateway.client.messages import Synced as Synced
 from gateway.client.notices import Notices as Notices
 from gateway.client.settings import ClientSettings as ClientSettings
+from gateway.client.tickets import MemoryTickets as MemoryTickets
+from gateway.client.tickets import Ticket as Ticket
+from gateway.client.tickets import TicketStore as TicketStore
 from gateway.client.token import TokenSource as TokenSource
 from gateway.client.transport import Dial as Dial
 from gateway.client.transport import StreamTransport as StreamTransport
 from gateway.client.transport import Transport as Transport
 from gateway.client.transport import TransportFailed as TransportFailed
+from gateway.client.trust import Trust as Trust

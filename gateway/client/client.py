@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, Literal
 
@@ -14,18 +14,21 @@ from gateway._framing import HEADER
 from gateway._version import __version__
 from gateway.client import frames
 from gateway.client.dial import dialler
-from gateway.client.endpoint import Endpoint, parse_url
+from gateway.client.endpoint import TRANSPORTS, Endpoint, parse_urls
 from gateway.client.errors import (
     RequestFailed,
     SendTimeout,
 )
 from gateway.client.journal import Journal, wall_ms
+from gateway.client.laned import LanedConnection
 from gateway.client.messages import Delivery, Page, Receipt, State, Statistics
 from gateway.client.notices import Notices
 from gateway.client.outgoing import Pending
 from gateway.client.settings import ClientSettings
+from gateway.client.tickets import MemoryTickets, Resumption, TicketStore
 from gateway.client.token import TokenSource
-from gateway.client.transport import Dial
+from gateway.client.transport import Dial, TransportFailed
+from gateway.client.trust import Trust
 from gateway.client.upkeep import Upkeep
 from gateway.protocol import messages
 from gateway.protocol.ids import checked_name, new_message_id
@@ -43,16 +46,19 @@ class Client:
 
     def __init__(
         self,
-        endpoint: Endpoint,
-        dial: Dial,
+        endpoints: Sequence[Endpoint],
+        dial: Dial | None,
         token: TokenSource,
         login: messages.AuthRequest,
         cursor: int,
         settings: ClientSettings,
+        trust: Trust,
+        tickets: TicketStore,
     ) -> None:
         self._settings = settings
         self._journal = Journal(settings, cursor, random.random)
-        self._upkeep = Upkeep(self._journal, endpoint, dial, token, login)
+        dial = dial or dialler(trust, Resumption(tickets, self._journal.early))
+        self._upkeep = Upkeep(self._journal, endpoints, dial, token, login)
 
     # -- what there is to know -----------------------------------------------------------------------------
 
@@ -80,6 +86,11 @@ class Client:
     def url(self) -> str:
         """The server of the connection, or of the attempt, at this moment."""
         return self._journal.url
+
+    @property
+    def transport(self) -> str:
+        """What the link of this moment is: `quic`, `webtransport`, `websocket` or `tcp`, with TLS or without."""
+        return TRANSPORTS[self.url.partition(":")[0]]
 
     @property
     def unacknowledged(self) -> tuple[str, ...]:
@@ -271,6 +282,30 @@ class Client:
         self._journal.acknowledgements.add(delivery.msg_id, status, delivery.server_seq)
         self._wake_writer()
 
+    # -- links with lanes ----------------------------------------------------------------------------------
+
+    async def migrate(self, local: tuple[str, int] | None = None) -> None:
+        """Go on from another local address and port, without a new login; nothing that was sent is lost.
+
+        The client does so by itself when the system says that its address is gone, or after a silence.
+
+        Args:
+            local: address and port, 0 for any port; the system chooses both when not given.
+
+        Raises:
+            RequestFailed: no link at this moment, one that cannot (TCP, WebSocket), or no such address.
+            ClientClosed, Refused: the client has ended.
+        """
+        await trio.lowlevel.checkpoint()
+        self._upkeep.check()
+        connection = self._upkeep.connection
+        if not isinstance(connection, LanedConnection):
+            raise RequestFailed(f"a {self.transport} link cannot change its address", reason="not possible")
+        try:
+            await connection.lanes.migrate(local)
+        except TransportFailed as failure:
+            raise RequestFailed(f"not migrated: {failure}", code=failure.code, reason=str(failure)) from None
+
     # -- small things --------------------------------------------------------------------------------------
 
     def _check_size(self, size: int) -> None:
@@ -284,25 +319,31 @@ class Client:
 
 @asynccontextmanager
 async def connect(
-    url: str,
+    url: str | Sequence[str],
     *,
     token: TokenSource,
     device_id: str,
     platform: str = "python",
     cursor: int = 0,
     ssl_context: ssl.SSLContext | None = None,
+    trust: Trust | None = None,
+    tickets: TicketStore | None = None,
     settings: ClientSettings | None = None,
     dial: Dial | None = None,
 ) -> AsyncIterator[Client]:
     """Log in and stay connected while the block runs.
 
     Args:
-        url: `tcp://host:port`, `tcps://host:port`, `ws://host:port/ws` or `wss://host:port/ws`.
+        url: `quic://host:port`, `https://host:port/im` (WebTransport), `wss://host:port/ws`, `ws://host:port/ws`,
+            `tcps://host:port` or `tcp://host:port`; or several, best first: a quarter of a second apart each is
+            tried, the first link that is up is used, and the next connection begins with what served the last.
         token: the text, or a callable (plain or async) that gives a fresh one for each login.
         device_id: which of the user's devices this is; a second login of the same takes the first one's place.
         platform: what kind of device.
         cursor: the server_seq up to which this device has everything; deliveries begin after it.
-        ssl_context: for `tcps` and `wss`; the system's trust and full verification when not given.
+        ssl_context: short for `trust=Trust(context=...)`.
+        trust: whom to believe to be the server; the system's trust and full verification when not given.
+        tickets: where what resumes QUIC sessions is kept, of this user on this device; in memory when not given.
         settings: bounds and deadlines.
         dial: opens the link instead of the built-in transports.
 
@@ -311,7 +352,7 @@ async def connect(
         Refused: the server does not want this client.
         UnsupportedTransport, ValueError: a URL or name that cannot be.
     """
-    endpoint = parse_url(url)
+    endpoints = parse_urls(url)
     login = messages.AuthRequest(
         device_id=checked_name(device_id, "device_id"),
         platform=checked_name(platform, "platform"),
@@ -319,8 +360,11 @@ async def connect(
     )
     if cursor < 0:
         raise ValueError("cursor must not be negative")
+    if trust is not None and ssl_context is not None:
+        raise ValueError("give trust or ssl_context, not both")
     settings = settings or ClientSettings()
-    client = Client(endpoint, dial or dialler(ssl_context), token, login, cursor, settings)
+    trust = trust or Trust(context=ssl_context)
+    client = Client(endpoints, dial, token, login, cursor, settings, trust, tickets or MemoryTickets())
     error: Exception | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client._upkeep.run)

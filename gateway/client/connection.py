@@ -6,8 +6,9 @@ frame does is in `frames`.
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 import trio
@@ -70,7 +71,9 @@ class Call:
 class Connection:
     """Runs once. `run` returns how it ended and raises nothing but trio.Cancelled and our own faults."""
 
-    def __init__(self, transport: Transport, journal: Journal, request: AuthRequest, now: float) -> None:
+    def __init__(
+        self, transport: Transport, journal: Journal, request: AuthRequest, now: float, first_seq: int = 0
+    ) -> None:
         self.journal = journal
         self.calls: dict[int, Call] = {}
         self.heartbeat = (0, 0.0)
@@ -78,7 +81,7 @@ class Connection:
         self._transport = transport
         self._settings = journal.settings
         self._decoder = FrameDecoder(frames.TABLE, LIMIT_BEFORE_LOGIN)
-        self._seq = 0
+        self._seq = first_seq
         self._control: deque[bytes] = deque([encode(request, seq=self.next_seq(), timestamp=wall_ms())])
         self._control_bytes = 0
         self._received_at = now
@@ -108,7 +111,7 @@ class Connection:
         try:
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope
-                for task in (self._read, self._write, self._keep, self._catch_up):
+                for task in self._tasks():
                     nursery.start_soon(self._until_failure, task)
         finally:
             self._decoder.close()
@@ -116,6 +119,9 @@ class Connection:
                 call.done.set()
         assert self._ending is not None
         return self._ending
+
+    def _tasks(self) -> Sequence[Callable[[], Awaitable[None]]]:
+        return (self._read, self._write, self._keep, self._catch_up)
 
     async def _until_failure(self, task: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -135,29 +141,40 @@ class Connection:
 
     async def _write(self) -> None:
         """The only task that sends: what waits is joined into one write."""
+        await self._pour(self._transport.send_all, self._batch)
+
+    async def _pour(self, send: Callable[[bytes], Awaitable[None]], next_batch: Callable[[], bytes]) -> None:
         while True:
-            batch = self._batch()
+            batch = next_batch()
             if batch:
-                await self._transport.send_all(batch)
+                await send(batch)
                 self.journal.bytes_out += len(batch)
             elif self._finishing:
-                self.end(self._told[0] or Code.OK, "left")
+                self._poured()
                 return
             else:
                 await self.to_write.wait()
 
-    def _batch(self) -> bytes:
+    def _poured(self) -> None:
+        """Everything is written, and this was to be the end."""
+        self.end(self._told[0] or Code.OK, "left")
+
+    def _batch(self, *, control: bool = True, messages: bool = True) -> bytes:
         """Control frames first, then acknowledgements, then messages; the last two only after login."""
         parts: list[bytes] = []
         size = 0
         now_ms = wall_ms()
         while size < BATCH:
-            frame = self._control.popleft() if self._control else self._next_frame(now_ms)
+            frame: bytes | None = None
+            if control and self._control:
+                frame = self._control.popleft()
+            elif messages:
+                frame = self._next_frame(now_ms)
             if frame is None:
                 break
             parts.append(frame)
             size += len(frame)
-        if not self._control:
+        if control and not self._control:
             self._control_bytes = 0
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -199,7 +216,7 @@ class Connection:
                 await trio.sleep(self._settings.close_timeout)
                 self.end(0, "left without having written everything")
                 return
-            due = min(beat_at, resend_at, self._leave_at or beat_at)
+            due = min(beat_at, resend_at, self._leave_at or beat_at, self._remind(now))
             if self.heartbeat[0]:
                 due = min(due, self.heartbeat[1] + self._settings.reply_timeout)
             with trio.CancelScope(deadline=max(due, now + 0.001)):
@@ -210,7 +227,18 @@ class Connection:
         seq = self.next_seq()
         if not self.heartbeat[0]:
             self.heartbeat = (seq, now)
-        self.control(build_heartbeat(seq, wall_ms()))
+        self._send_heartbeat(build_heartbeat(seq, wall_ms()))
+
+    def _send_heartbeat(self, frame: bytes) -> None:
+        self.control(frame)
+
+    def _remind(self, now: float) -> float:
+        """When to ask again for the answer to a heartbeat that may have been lost; a byte stream loses none."""
+        return math.inf
+
+    def answered(self, seq: int) -> None:
+        """The server answers in order: everything written before this heartbeat has arrived."""
+        self.journal.acknowledgements.proven(seq)
 
     def _silent(self, now: float) -> bool:
         """Any frame counts as life; without one the last heartbeat decides."""
@@ -299,9 +327,12 @@ class Connection:
 
     def signal(self, message: Message) -> bool:
         """Queue a frame that may be dropped; False when it was."""
-        if not self.online or self._control_bytes > SIGNAL_BOUND:
+        return self.online and self._expendable(encode(message, seq=self.next_seq(), timestamp=wall_ms()))
+
+    def _expendable(self, frame: bytes) -> bool:
+        if self._control_bytes > SIGNAL_BOUND:
             return False
-        self.control(encode(message, seq=self.next_seq(), timestamp=wall_ms()))
+        self.control(frame)
         return True
 
     def logged_in(self, answer: AuthResponse) -> None:

@@ -7,21 +7,42 @@ import ssl
 import trio
 
 from gateway.client.endpoint import Endpoint
-from gateway.client.transport import Dial, Transport, open_tcp
+from gateway.client.tickets import MemoryTickets, Resumption
+from gateway.client.transport import Dial, Transport, TransportFailed, open_tcp, why
+from gateway.client.trust import Trust
 
 
-def dialler(ssl_context: ssl.SSLContext | None) -> Dial:
-    """Opens any supported endpoint; TLS by `ssl_context`, or with the system's trust and full verification."""
-    context = ssl_context
+def dialler(trust: Trust | ssl.SSLContext | None = None, resume: Resumption | None = None) -> Dial:
+    """Opens any supported endpoint; where there is TLS, by `trust`, and where sessions are resumed, by `resume`."""
+    if not isinstance(trust, Trust):
+        trust = Trust(context=trust)
+    resume = resume or Resumption(MemoryTickets())
+    return _dialler(trust, resume)
+
+
+def _dialler(trust: Trust, resume: Resumption) -> Dial:
+    context: ssl.SSLContext | None = None
 
     async def dial(endpoint: Endpoint, nursery: trio.Nursery) -> Transport:
         nonlocal context
-        if context is None and endpoint.secure:
-            context = ssl.create_default_context()  # reads the system's certificates: once, not for each attempt
-        if endpoint.scheme in ("ws", "wss"):
-            from gateway.client.websocket import open_websocket  # who speaks TCP loads no WebSocket library
+        # who speaks TCP loads no WebSocket and no QUIC library
+        if endpoint.scheme == "quic":
+            from gateway.client.quic import open_quic
 
-            return await open_websocket(endpoint, context, nursery)
-        return await open_tcp(endpoint, context)
+            return await open_quic(endpoint, trust, resume, nursery)
+        if endpoint.scheme == "https":
+            from gateway.client.webtransport import open_webtransport
+
+            return await open_webtransport(endpoint, trust, resume, nursery)
+        if context is None and endpoint.secure:
+            try:
+                context = trust.ssl_context()  # reads the authorities' certificates: once, not for each attempt
+            except OSError as error:
+                raise TransportFailed(f"cannot use {trust.ca_file!r}: {why(error)}", final=True) from None
+        if endpoint.scheme in ("ws", "wss"):
+            from gateway.client.websocket import open_websocket
+
+            return await open_websocket(endpoint, context, nursery, trust)
+        return await open_tcp(endpoint, context, trust)
 
     return dial

@@ -9,10 +9,22 @@ import msgspec
 
 from gateway.client.errors import UnsupportedTransport
 
-DEFAULT_PORTS = {"tcp": 9000, "tcps": 9000, "ws": 80, "wss": 443}
+DEFAULT_PORTS = {"quic": 8443, "https": 443, "tcp": 9000, "tcps": 9000, "ws": 80, "wss": 443}
 ALIASES = {"tls": "tcps"}
-SECURE = frozenset({"tcps", "wss"})
-SUPPORTED = "tcp://host:port, tcps://host:port, ws://host:port/ws, wss://host:port/ws"
+SECURE = frozenset({"quic", "https", "tcps", "wss"})
+TRANSPORTS = {
+    "quic": "quic",
+    "https": "webtransport",
+    "wss": "websocket",
+    "ws": "websocket",
+    "tcps": "tcp",
+    "tcp": "tcp",
+}
+PATHS = {"ws": "/ws", "wss": "/ws", "https": "/im"}
+"""The path that is meant when none is given; other schemes have none."""
+SUPPORTED = (
+    "quic://host:port, https://host:port/im, tcp://host:port, tcps://host:port, ws://host:port/ws, wss://host:port/ws"
+)
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -60,8 +72,8 @@ def parse_url(url: str) -> Endpoint:
     if parts.username is not None or parts.password is not None or parts.fragment:
         raise UnsupportedTransport(f"{scheme}://{parts.hostname}: user, password and fragment have no meaning here")
     path = ""
-    if scheme.startswith("ws"):
-        path = (parts.path or "/ws") + (f"?{parts.query}" if parts.query else "")
+    if scheme in PATHS:
+        path = (parts.path or PATHS[scheme]) + (f"?{parts.query}" if parts.query else "")
         if not path.isascii() or not path.isprintable() or " " in path:
             raise UnsupportedTransport(f"{url!r}: the path must be percent-encoded")
     elif parts.path not in ("", "/") or parts.query:
@@ -69,6 +81,18 @@ def parse_url(url: str) -> Endpoint:
     if port == 0:
         raise UnsupportedTransport(f"{url!r}: port 0 cannot be connected to")
     return Endpoint(scheme, parts.hostname, DEFAULT_PORTS[scheme] if port is None else port, path)
+
+
+def parse_urls(urls: str | Sequence[str]) -> tuple[Endpoint, ...]:
+    """One URL or several, in their order, each once.
+
+    Raises:
+        UnsupportedTransport: none at all, or one that `parse_url` refuses.
+    """
+    endpoints = tuple(dict.fromkeys(map(parse_url, [urls] if isinstance(urls, str) else urls)))
+    if not endpoints:
+        raise UnsupportedTransport(f"no URL was given; supported are {SUPPORTED}")
+    return endpoints
 
 
 def told_endpoints(origin: Endpoint, told: Sequence[str]) -> list[Endpoint]:

@@ -127,7 +127,7 @@ def on_heartbeat(connection: Connection, frame: Frame) -> None:
     if seq and frame.seq == seq:
         connection.journal.round_trip = trio.current_time() - at
         connection.heartbeat = (0, 0.0)
-        connection.journal.acknowledgements.proven(seq)
+        connection.answered(seq)
 
 
 def on_auth_ack(connection: Connection, frame: Frame) -> None:

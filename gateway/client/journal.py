@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Final
 
+from gateway._framing import build_heartbeat
 from gateway.client.bell import Bell
 from gateway.client.messages import State, StateChange
 from gateway.client.notices import Notices
 from gateway.client.outgoing import Acknowledgements, Outgoing
 from gateway.client.settings import ClientSettings
+from gateway.client.tickets import Early
 from gateway.client.timeline import Timeline
+from gateway.client.transport import IncomingStream
+
+EARLY_BYTES: Final = 8_192
+"""Bytes of messages that go out early: well within what a server takes from a stranger in its first round trip."""
 
 
 def wall_ms() -> int:
@@ -47,6 +54,18 @@ class Journal:
         self.bytes_in = 0
         self.bytes_out = 0
         self.round_trip = 0.0
+        self.take_stream: Callable[[IncomingStream], Awaitable[None]] | None = None
+        """Who takes the ephemeral streams that the server opens, each in a task of its own; None: they are refused."""
+
+    def early(self, user_id: int) -> Early:
+        """What may go out before the handshake of the next link is complete, by a session of `user_id`: a heartbeat
+        and the oldest messages that wait for the server. They are written again after login if it does not answer."""
+        now_ms = wall_ms()
+        heartbeat = build_heartbeat(1, now_ms)
+        if not self.user_id or user_id != self.user_id:
+            return Early(heartbeat, b"", 1)
+        messages = self.outgoing.early(2, now_ms, EARLY_BYTES)
+        return Early(heartbeat, b"".join(messages), 1 + len(messages))
 
     def enter(self, state: State, *, code: int = 0, reason: str = "", delay: float = 0.0) -> None:
         """Change the state and say so."""

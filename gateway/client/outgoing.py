@@ -24,7 +24,7 @@ class Pending:
     """One message that the server has not answered for."""
 
     __slots__ = (
-        "accepted_at", "content", "content_type", "error", "goal", "group_id", "msg_id",
+        "accepted_at", "content", "content_type", "early", "error", "goal", "group_id", "msg_id",
         "receipt", "sent_at", "seq", "settled", "to_user", "writings",
     )  # fmt: skip
 
@@ -43,6 +43,8 @@ class Pending:
         self.accepted_at: float | None = None
         """When the node of this connection said that it has handed it on."""
         self.writings = 0
+        self.early = False
+        """It was written before the login of this connection."""
         self.settled = False
         self.receipt: Receipt | None = None
         self.error: Rejected | None = None
@@ -111,9 +113,30 @@ class Outgoing:
             pending.settled = True
 
     def logged_in(self) -> None:
-        """A new connection: everything that waits is written again, in order, before anything newer."""
+        """A new connection: everything that waits is written again, in order, before anything newer; but what went
+        out early and was accepted already is under way."""
         self._by_seq.clear()
-        self._unwritten = deque(self._pending.values())
+        self._unwritten = deque(each for each in self._pending.values() if not each.early or each.accepted_at is None)
+        for pending in self._pending.values():
+            pending.early = False
+
+    def early(self, seq: int, now_ms: int, bound: int) -> list[bytes]:
+        """The oldest messages that wait, up to `bound` bytes, to be written before a login. Whatever becomes of
+        them, those that are not accepted by then are written again after it."""
+        written: list[bytes] = []
+        size = 0
+        for pending in self._pending.values():
+            frame = pending.frame(seq + len(written), now_ms)
+            size += len(frame)
+            if size > bound:
+                break
+            pending.early = True
+            pending.accepted_at = None
+            self.sent += 1
+            self.resent += pending.writings > 0
+            pending.writings += 1
+            written.append(frame)
+        return written
 
     def next_frame(self, seq: int, now_ms: int) -> bytes | None:
         """The next message to write, under this `seq`."""

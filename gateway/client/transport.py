@@ -16,8 +16,11 @@ from typing import Protocol
 import trio
 
 from gateway.client.endpoint import Endpoint
+from gateway.client.trust import Trust, Untrusted
 
 RECEIVE_BYTES = 65_536
+TLS_ALERT = b"\x15\x03"
+"""How a TLS server answers plain text: the type and version of a record. As the length of a frame it is absurd."""
 
 
 class TransportFailed(Exception):
@@ -31,6 +34,10 @@ class TransportFailed(Exception):
         super().__init__(message)
         self.code = code
         self.final = final
+
+    def again(self) -> TransportFailed:
+        """The same for another task: each raises one of its own."""
+        return TransportFailed(str(self), code=self.code, final=self.final)
 
 
 class Transport(Protocol):
@@ -103,8 +110,10 @@ class LanedTransport(Transport, Protocol):
     """True; a Transport without this attribute has one lane."""
     early_seq: int
     """The highest seq used by frames that were sent before the handshake was complete."""
-    resume_ticket: str
-    """What the server gave with the session ticket by which this link was resumed; empty without one."""
+
+    @property
+    def resume_ticket(self) -> str:
+        """What the server gave with the session ticket by which this link was opened; empty without one."""
 
     @property
     def max_datagram(self) -> int:
@@ -164,8 +173,10 @@ Raises TransportFailed."""
 class StreamTransport:
     """Any Trio stream."""
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
+    def __init__(self, stream: trio.abc.Stream, *, plain: bool = False) -> None:
+        """`plain`: it is TCP without TLS; a server that wants TLS hangs up then, and is worth a hint."""
         self._stream = stream
+        self._unheard = plain
 
     async def send_all(self, data: bytes) -> None:
         try:
@@ -175,17 +186,28 @@ class StreamTransport:
 
     async def receive_some(self) -> bytes:
         try:
-            return bytes(await self._stream.receive_some(RECEIVE_BYTES))
+            data = bytes(await self._stream.receive_some(RECEIVE_BYTES))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise TransportFailed(why(error)) from None
+            raise TransportFailed(self._hint(why(error))) from None
+        if self._unheard and (not data or data.startswith(TLS_ALERT)):
+            raise TransportFailed(self._hint("it hung up"))
+        self._unheard = False
+        return data
+
+    def _hint(self, reason: str) -> str:
+        return f"{reason} without a word; does the server speak TLS? then it is tcps://" if self._unheard else reason
 
     async def aclose(self) -> None:
         with suppress(trio.BrokenResourceError):
             await self._stream.aclose()
 
 
-async def open_stream(endpoint: Endpoint, context: ssl.SSLContext | None) -> trio.abc.Stream:
+async def open_stream(
+    endpoint: Endpoint, context: ssl.SSLContext | None, trust: Trust | None = None
+) -> trio.abc.Stream:
     """A TCP connection, with TLS where the endpoint is a secure one. The handshake is complete on return.
+
+    `trust` matters for what `context` cannot say: a pinned certificate.
 
     Raises:
         TransportFailed: nobody there, or a certificate that does not verify.
@@ -203,7 +225,11 @@ async def open_stream(endpoint: Endpoint, context: ssl.SSLContext | None) -> tri
     secure = False
     try:
         await secured.do_handshake()
+        if trust is not None:
+            trust.check(secured.getpeercert(True))
         secure = True
+    except Untrusted as error:
+        raise TransportFailed(f"TLS with {endpoint.authority} failed: {error}", final=True) from None
     except trio.BrokenResourceError as error:
         final = isinstance(error.__cause__, ssl.SSLCertVerificationError)
         raise TransportFailed(f"TLS with {endpoint.authority} failed: {why(error)}", final=final) from None
@@ -213,9 +239,9 @@ async def open_stream(endpoint: Endpoint, context: ssl.SSLContext | None) -> tri
     return secured
 
 
-async def open_tcp(endpoint: Endpoint, context: ssl.SSLContext | None) -> Transport:
+async def open_tcp(endpoint: Endpoint, context: ssl.SSLContext | None, trust: Trust | None = None) -> Transport:
     """`tcp://` and `tcps://`: frames on the bare byte stream."""
-    return StreamTransport(await open_stream(endpoint, context))
+    return StreamTransport(await open_stream(endpoint, context, trust), plain=not endpoint.secure)
 
 
 def why(error: BaseException) -> str:

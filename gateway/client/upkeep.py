@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+from typing import cast
+
 import trio
 
 from gateway.client.connection import Connection, Ending
 from gateway.client.endpoint import Endpoint
 from gateway.client.errors import ClientClosed, ClientError, CodedError, Unreachable, describe
 from gateway.client.journal import Journal
+from gateway.client.laned import LanedConnection
 from gateway.client.messages import State
+from gateway.client.racing import first
 from gateway.client.reconnection import Reconnection
 from gateway.client.token import TokenSource, TokenUnavailable, fresh_token
-from gateway.client.transport import Dial, TransportFailed
+from gateway.client.transport import Dial, LanedTransport, Transport, TransportFailed
 from gateway.protocol.messages import AuthRequest
 
 
@@ -19,7 +25,7 @@ class Upkeep:
     """Runs beside the program's block. `failure` is why there will be no further connection."""
 
     def __init__(
-        self, journal: Journal, endpoint: Endpoint, dial: Dial, token: TokenSource, login: AuthRequest
+        self, journal: Journal, endpoints: Sequence[Endpoint], dial: Dial, token: TokenSource, login: AuthRequest
     ) -> None:
         self.connection: Connection | None = None
         self.failure: ClientError | None = None
@@ -29,12 +35,12 @@ class Upkeep:
         self._token = token
         self._login = login
         self._policy = Reconnection(
-            endpoint, journal.settings, renewable=not isinstance(token, str), random=journal.random
+            endpoints, journal.settings, renewable=not isinstance(token, str), random=journal.random
         )
         self._closing = trio.Event()
         self._scope: trio.CancelScope | None = None
         self._last = Ending()
-        journal.url = endpoint.url
+        journal.url = endpoints[0].url
 
     @property
     def closing(self) -> bool:
@@ -98,11 +104,11 @@ class Upkeep:
             await self._journal.changed.wait()
 
     async def _round(self) -> None:
-        endpoint = self._policy.endpoint
-        self._journal.url = endpoint.url
+        endpoints = self._policy.endpoints
+        self._journal.url = endpoints[0].url
         self._journal.attempts += 1
         self._journal.enter(State.CONNECTING)
-        ending = self._last = await self._attempt(endpoint)
+        ending = self._last = await self._attempt(endpoints)
         if self.closing:
             return
         delay = self._policy.after(ending, trio.current_time())
@@ -110,7 +116,7 @@ class Upkeep:
         with trio.CancelScope(deadline=trio.current_time() + delay) as self._scope:
             await trio.sleep_forever()
 
-    async def _attempt(self, endpoint: Endpoint) -> Ending:
+    async def _attempt(self, endpoints: Sequence[Endpoint]) -> Ending:
         """One connection from the token to the end. Cut off by `finish`, it ends as left."""
         ending = Ending(reason="left")
         with trio.CancelScope() as self._scope:
@@ -119,25 +125,43 @@ class Upkeep:
             except TokenUnavailable as error:
                 return Ending(reason=str(error))
             async with trio.open_nursery() as nursery:
-                ending = await self._live(endpoint, token, nursery)
+                ending = await self._live(endpoints, token, nursery)
                 nursery.cancel_scope.cancel()
         return ending
 
-    async def _live(self, endpoint: Endpoint, token: str, nursery: trio.Nursery) -> Ending:
+    async def _live(self, endpoints: Sequence[Endpoint], token: str, nursery: trio.Nursery) -> Ending:
         try:
             with trio.fail_after(self._settings.connect_timeout):
-                transport = await self._dial(endpoint, nursery)
+                transport = await self._fastest(endpoints, nursery)
         except TransportFailed as failure:
             return Ending(code=failure.code, reason=str(failure), final=failure.final)
         except trio.TooSlowError:
-            return Ending(reason=f"no connection to {endpoint.url} within {self._settings.connect_timeout:g} s")
+            urls = " or ".join(each.url for each in endpoints)
+            return Ending(reason=f"no connection to {urls} within {self._settings.connect_timeout:g} s")
         login = AuthRequest(
-            token=token, device_id=self._login.device_id, platform=self._login.platform, client=self._login.client
+            token=token,
+            device_id=self._login.device_id,
+            platform=self._login.platform,
+            client=self._login.client,
+            resume_ticket=getattr(transport, "resume_ticket", ""),
         )
-        self.connection = Connection(transport, self._journal, login, trio.current_time())
+        kind = LanedConnection if getattr(transport, "lanes", False) else Connection
+        self.connection = kind(cast(LanedTransport, transport), self._journal, login, trio.current_time())
         try:
             return await self.connection.run()
         finally:
             self.connection = None
             with trio.move_on_after(self._settings.close_timeout):
                 await transport.aclose()
+
+    async def _fastest(self, endpoints: Sequence[Endpoint], nursery: trio.Nursery) -> Transport:
+        """The first link that is up; the others are given up."""
+
+        async def discard(transport: Transport) -> None:
+            await transport.aclose()
+
+        attempts = [partial(self._dial, endpoint, nursery) for endpoint in endpoints]
+        index, transport = await first(attempts, discard)
+        self._policy.won(endpoints[index])
+        self._journal.url = endpoints[index].url
+        return transport

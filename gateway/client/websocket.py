@@ -12,6 +12,7 @@ from wsproto.utilities import ProtocolError
 
 from gateway.client.endpoint import Endpoint
 from gateway.client.transport import RECEIVE_BYTES, Transport, TransportFailed, open_stream, why
+from gateway.client.trust import Trust
 
 SUBPROTOCOL = "im.v1"
 MAX_MESSAGE = 16_777_216 + 65_536
@@ -96,13 +97,15 @@ class WebSocketTransport:
         return TransportFailed(f"closed with {reason.code}" + (f": {text}" if text else ""))
 
 
-async def open_websocket(endpoint: Endpoint, context: ssl.SSLContext | None, nursery: trio.Nursery) -> Transport:
+async def open_websocket(
+    endpoint: Endpoint, context: ssl.SSLContext | None, nursery: trio.Nursery, trust: Trust | None = None
+) -> Transport:
     """Connect and upgrade. The caller holds a deadline.
 
     Raises:
         TransportFailed: nobody there, no TLS, or the upgrade was refused.
     """
-    stream = await open_stream(endpoint, context)
+    stream = await open_stream(endpoint, context, trust)
     host = endpoint.authority
     if STANDARD_PORTS[endpoint.scheme] == endpoint.port:
         host = host.rpartition(":")[0]

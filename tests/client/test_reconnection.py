@@ -18,7 +18,7 @@ ORIGIN = parse_url("tcps://a.test:9000")
 
 def policy(*, renewable: bool = False, random: float = 1.0, origin: Endpoint = ORIGIN) -> Reconnection:
     return Reconnection(
-        origin, ClientSettings(backoff_base=1, backoff_cap=8), renewable=renewable, random=lambda: random
+        [origin], ClientSettings(backoff_base=1, backoff_cap=8), renewable=renewable, random=lambda: random
     )
 
 
@@ -83,23 +83,56 @@ def test_the_server_may_ask_for_more_patience() -> None:
 
 def test_goaway_is_waited_out_then_its_endpoints_come_first() -> None:
     line = policy()
-    told = ("tcps://b.test:1", "quic://c.test:2", "tcp://plain.test:3", "d.test:4", "tcps://b.test:1", "rubbish//")
+    told = ("tcps://b.test:1", "ftp://c.test:2", "tcp://plain.test:3", "d.test:4", "tcps://b.test:1", "rubbish//")
     ending = Ending(code=Code.GOING_AWAY, not_before=107.0, endpoints=told, online_for=50)
     assert line.after(ending, 100.0) == 7.0
     seen = []
     for _ in range(4):
-        seen.append(line.endpoint.url)
+        seen.append(line.endpoints[0].url)
         line.after(Ending(reason="refused"), 0)
     assert seen == ["tcps://b.test:1", "tcps://d.test:4", "tcps://a.test:9000", "tcps://b.test:1"]
     assert line.after(Ending(code=Code.GOING_AWAY, not_before=90.0), 100.0) == 0.0
-    assert line.endpoint == ORIGIN
+    assert line.endpoints[0] == ORIGIN
+
+
+def race() -> Reconnection:
+    origins = [parse_url(url) for url in ("quic://a.test:1", "wss://a.test", "tcps://a.test")]
+    return Reconnection(origins, ClientSettings(), renewable=False, random=lambda: 0.0)
+
+
+def test_what_carried_a_session_begins_the_next_race_and_is_forgotten_when_it_fails() -> None:
+    line = race()
+    assert [each.scheme for each in line.endpoints] == ["quic", "wss", "tcps"]
+    line.won(line.endpoints[1])
+    line.after(Ending(online_for=3), 0)
+    assert [each.scheme for each in line.endpoints] == ["wss", "quic", "tcps"]
+    line.after(Ending(reason="nobody there"), 0)
+    assert [each.scheme for each in line.endpoints] == ["quic", "wss", "tcps"]
+
+
+def test_a_link_that_led_to_no_login_begins_last() -> None:
+    line = race()
+    line.won(line.endpoints[0])
+    line.after(Ending(reason="no answer to the login in time"), 0)
+    assert [each.scheme for each in line.endpoints] == ["wss", "tcps", "quic"]
+
+
+def test_after_a_goaway_the_race_comes_last() -> None:
+    line = race()
+    line.won(line.endpoints[0])
+    line.after(Ending(code=Code.GOING_AWAY, not_before=1.0, endpoints=("b.test:9",), online_for=1), 0)
+    seen = []
+    for _ in range(2):
+        seen.append([each.url for each in line.endpoints])
+        line.after(Ending(reason="refused"), 0)
+    assert seen == [["quic://b.test:9"], ["quic://a.test:1", "wss://a.test:443/ws", "tcps://a.test:9000"]]
 
 
 def test_an_endpoint_that_works_is_kept() -> None:
     line = policy()
     line.after(Ending(code=Code.GOING_AWAY, not_before=1.0, endpoints=("b.test:1",)), 0)
     line.after(Ending(online_for=3), 0)
-    assert line.endpoint.host == "b.test"
+    assert line.endpoints[0].host == "b.test"
 
 
 def test_what_will_not_change_ends_the_first_attempt_only() -> None:
@@ -129,6 +162,8 @@ def test_a_flood_of_endpoints_is_cut() -> None:
         ("ws://h:8080", Endpoint("ws", "h", 8080, "/ws")),
         ("ws://h/ws?a=b", Endpoint("ws", "h", 80, "/ws?a=b")),
         ("wss://[::1]/x", Endpoint("wss", "::1", 443, "/x")),
+        ("quic://h", Endpoint("quic", "h", 8443)),
+        ("https://h:8443", Endpoint("https", "h", 8443, "/im")),
     ],
 )
 def test_urls(url: str, wanted: Endpoint) -> None:
@@ -139,8 +174,8 @@ def test_urls(url: str, wanted: Endpoint) -> None:
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("quic://h:1", "'quic' is not supported; supported are tcp://"),
-        ("https://h:1/im", "'https' is not supported"),
+        ("http://h:1/im", "'http' is not supported; supported are quic://"),
+        ("quic://h:1/im", "has no path"),
         ("", "not a URL of a gateway"),
         ("127.0.0.1:9000", "not a URL of a gateway"),
         ("tcp://", "names no host"),
