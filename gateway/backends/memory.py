@@ -14,8 +14,19 @@ from typing import Final
 import msgspec
 import trio
 
+from gateway.backends.memory_stream import MemoryStream
 from gateway.backends.subjects import checked_pattern, checked_subject
-from gateway.core.ports import BusHandler, Claimed, Location, LoginPolicy, NodeRecord, Subscription
+from gateway.core.ports import (
+    BusHandler,
+    Claimed,
+    Confirmation,
+    Consumption,
+    Location,
+    LoginPolicy,
+    NodeRecord,
+    StreamItem,
+    Subscription,
+)
 
 log = logging.getLogger("gateway.bus")
 
@@ -122,6 +133,7 @@ class MemoryBus:
         self._wake = trio.Event()
         self._progress = trio.Event()
         self._published = self._refused = self._handed_on = self._failures = 0
+        self._streams: dict[str, MemoryStream] = {}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry payloads until cancelled; what waits then is forgotten. May run again afterwards."""
@@ -133,15 +145,23 @@ class MemoryBus:
             while True:
                 if self._queue:
                     await trio.lowlevel.checkpoint()
+                elif self._streams:
+                    with trio.move_on_at(min(stream.due for stream in self._streams.values())):
+                        await self._wake.wait()
+                    self._wake = trio.Event()
                 else:
                     self._wake = trio.Event()
                     await self._wake.wait()
+                for stream in self._streams.values():
+                    stream.turn(self._slice)
                 self._hand_on_slice()
         finally:
             self._running = False
             self._handed_on += len(self._queue)
             self._queue.clear()
             self._bytes = 0
+            for stream in self._streams.values():
+                stream.end()
             self._progress.set()
 
     def publish(self, subject: str, payload: bytes) -> bool:
@@ -169,11 +189,34 @@ class MemoryBus:
         self._routes.clear()
         return subscription
 
+    def publish_durable(self, subject: str, payload: bytes, key: str, done: Callable[[Confirmation], None]) -> bool:
+        """Have the stream of `subject` keep `payload`, as long as this bus lives; see DurableBus."""
+        checked_subject(key)
+        if len(payload) > self._max_payload:
+            raise ValueError(f"a payload of {len(payload)} bytes; at most {self._max_payload}")
+        return self._stream(subject).offer(payload, key, done) if self._running else False
+
+    def consume(self, subject: str, handler: Callable[[StreamItem], None], *, group: str) -> Consumption:
+        """Take from the stream of `subject`; see DurableBus. It has one group, whatever its name."""
+        checked_subject(group)
+        return self._stream(subject).take(handler)
+
+    def _stream(self, subject: str) -> MemoryStream:
+        stream = self._streams.get(subject)
+        if stream is None:
+            checked_subject(subject)
+            stream = MemoryStream(self._ring, max_messages=self._max_messages, max_bytes=self._max_bytes)
+            self._streams[subject] = stream
+        return stream
+
+    def _ring(self) -> None:
+        self._wake.set()
+
     async def drain(self) -> None:
         """Return when everything published before has been handed on. The caller holds a deadline."""
         await trio.lowlevel.checkpoint()
         goal = self._handed_on + len(self._queue)
-        while self._handed_on < goal:
+        while self._handed_on < goal or any(stream.speaking for stream in self._streams.values()):
             if self._progress.is_set():
                 self._progress = trio.Event()
             await self._progress.wait()

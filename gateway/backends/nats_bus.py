@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -15,15 +16,22 @@ import trio
 
 from gateway.backends.asyncio_thread import AsyncioThread
 from gateway.backends.nats_carrier import Carrier
+from gateway.backends.nats_jetstream import JetStream
+from gateway.backends.nats_parcels import Parcels, StreamStatistics
+from gateway.backends.nats_stream import StreamSide
+from gateway.backends.nats_taking import Item, Taking
 from gateway.backends.settings_nats import NatsSettings
 from gateway.backends.subjects import checked_pattern, checked_subject
-from gateway.core.ports import BusHandler, Subscription
+from gateway.core.ports import BusHandler, BusUnusable, Confirmation, Consumption, StreamItem, Subscription
 from gateway.core.wake import Wake
+from gateway.protocol.ids import checked_name
 
 log = logging.getLogger("gateway.bus")
 
 KNOWN: Final = 4096
 """Subjects remembered as valid; past it all are checked anew, so that strangers' ids cost no memory."""
+HEADERS: Final = 64
+"""Bytes that a durable payload's headers take beside its key."""
 SLICE: Final = 128
 """Payloads handed to handlers until other tasks have their turn."""
 LOG_INTERVAL: Final = 1.0
@@ -83,6 +91,10 @@ class _Subscription:
     def arrived(self, subject: str, payload: bytes) -> None:
         self.bus._arrived(self, subject, payload)
 
+    def take(self, payload: bytes, subject: str) -> None:
+        if self.open:
+            self.handler(subject, payload)
+
 
 class NatsBus:
     """A Bus on NATS. Away from its server it keeps what is published, up to the bound, and sends it on return."""
@@ -122,7 +134,7 @@ class NatsBus:
         self._bell = Wake()
         self._resting = False
         """Whether the task that hands on waits for `_bell`."""
-        self._inbound: deque[tuple[_Subscription, str, bytes]] = deque()
+        self._inbound: deque[tuple[_Subscription, str, bytes] | tuple[Taking, str, Item]] = deque()
         self._woken = False
         # Each number is written by one thread only; the other one reads.
         self._published = self._refused = self._confirmed = self._dropped = self._connections = 0
@@ -131,27 +143,57 @@ class NatsBus:
         self._received = self._received_bytes = self._overrun = 0  # these three: the asyncio thread
         self._overrun_seen = 0
         self._overrun_logged_at = float("-inf")
+        self._jetstream: JetStream | None = None
+        self._stream: StreamSide | None = None
+        self._takings: dict[Taking, None] = {}
+        self._closing: list[Taking] = []
+        """Closed, with items that may still be settled."""
+        self._dropped_items = 0
+        self._tried = trio.Event()
+        self._unusable = ""
+        if settings.uplink == "jetstream":
+            self._jetstream = JetStream(settings)
+            patience = settings.stream.confirm_timeout
+            self._parcels = Parcels(thread, patience=patience, most=max_messages, most_bytes=max_bytes)
 
     # -- life ----------------------------------------------------------------------------------------------
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry payloads until cancelled; what is held then is forgotten. May run again afterwards.
 
-        Does not wait for the first connection: until then `healthy` is False.
+        Does not wait for the first connection: until then `healthy` is False. With a durable uplink it does wait for
+        one attempt, to see whether its server can keep the stream.
 
         Raises:
+            BusUnusable: it cannot, as that first attempt showed. Found later, it is logged and tried again.
             ExceptionGroup: of an AsyncioThreadClosed; the thread has ended.
         """
         if self._carrier is not None:
             raise RuntimeError("this bus is already running")
-        self._carrier = carrier = Carrier(self._settings, self._name, self._thread, self)
+        if self._jetstream is not None:
+            self._stream = StreamSide(self._settings, self._thread, self._jetstream, self._parcels.answered)
+            self._stream.takings.extend(self._takings)
+        self._carrier = carrier = Carrier(self._settings, self._name, self._thread, self, self._stream)
         carrier.changes.extend(self._subscriptions)
+        self._tried, self._unusable = trio.Event(), ""
+        started = False
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._thread.run, carrier.serve)
                 nursery.start_soon(self._hand_on)
-                task_status.started()
+                if self._jetstream is not None:
+                    nursery.start_soon(self._parcels.run, self._progressed)
+                    nursery.start_soon(self._keep_items)
+                    await self._tried.wait()
+                if self._unusable:
+                    nursery.cancel_scope.cancel()
+                else:
+                    started = True
+                    task_status.started()
+            if not started:
+                raise BusUnusable(self._unusable)
         finally:
+            self._end_stream()
             self._carrier = None
             self._resting = False
             self.lost("the bus has ended")
@@ -191,6 +233,15 @@ class NatsBus:
             round_trip=self._carrier.round_trip if self._carrier is not None else 0.0,
         )
 
+    def stream_statistics(self) -> StreamStatistics | None:
+        """Counts of the durable uplink; None where the configuration has none."""
+        return self._parcels.statistics() if self._jetstream is not None else None
+
+    @property
+    def dropped_items(self) -> int:
+        """Items of the stream given up here: handed out too often, and nobody settled them."""
+        return self._dropped_items + sum(each.dropped for each in self._takings)
+
     # -- out -----------------------------------------------------------------------------------------------
 
     def publish(self, subject: str, payload: bytes) -> bool:
@@ -226,6 +277,10 @@ class NatsBus:
         carrier = self._carrier
         while self._carrier is carrier is not None and self._published - self._held_messages < goal:
             await self._wait_progress()
+        if self._jetstream is not None:
+            goal = self._parcels.offered
+            while self._carrier is carrier is not None and self._parcels.settled < goal:
+                await self._wait_progress()
         arrived = self._received
         while self._carrier is carrier is not None and self._handed_on < arrived:
             await self._wait_progress()
@@ -243,11 +298,19 @@ class NatsBus:
         self._connections += 1
         self._max_payload = min(self._own_max_payload, max_payload)
         self._connected.set()
+        self._tried.set()
+
+    def unusable(self, reason: str) -> None:
+        """The server cannot be what is configured; before anything flowed, that ends `run`."""
+        if not self._tried.is_set():
+            self._unusable = reason
+        log.error("bus_stream_unusable", extra={"reason": reason})
 
     def lost(self, reason: str) -> None:
         """Payloads are kept until they flow again."""
         self._healthy = False
         self._connected = trio.Event()
+        self._tried.set()
 
     def settled(self, messages: int, size: int, dropped: int) -> None:
         """So many payloads are held no more."""
@@ -258,6 +321,108 @@ class NatsBus:
         self._dropped += dropped
         self._confirmed += messages - dropped
         self._progress.set()
+
+    # -- a stream ------------------------------------------------------------------------------------------
+
+    def publish_durable(self, subject: str, payload: bytes, key: str, done: Callable[[Confirmation], None]) -> bool:
+        """Ask JetStream to keep `payload`; see DurableBus. Its word has `nats.stream.confirm_timeout` seconds.
+
+        Raises:
+            ValueError: a subject without a stream, a key that is no sequence of names, too large a payload.
+        """
+        self._check_stream(subject)
+        checked_subject(key)
+        if len(payload) > self._max_payload - HEADERS - len(key):
+            raise ValueError(f"a payload of {len(payload)} bytes; at most {self._max_payload - HEADERS - len(key)}")
+        if self._stream is None:
+            self._parcels.turn_away()
+            return False
+        parcel = self._parcels.offer(payload, key, done)
+        if parcel is None:
+            return False
+        self._stream.waiting.append(parcel)
+        self._stream.notify()
+        return True
+
+    def consume(self, subject: str, handler: Callable[[StreamItem], None], *, group: str) -> Consumption:
+        """Take from the stream as one of `group`, its durable pull consumer; see DurableBus.
+
+        Raises:
+            ValueError: a subject without a stream, no group.
+        """
+        self._check_stream(subject)
+        stream = self._settings.stream
+        taking = Taking(
+            handler,
+            checked_name(group, "a group"),
+            self,
+            self._item_arrived,
+            self._forget_taking,
+            most=stream.unsettled,
+            max_deliveries=stream.max_deliveries,
+        )
+        self._takings[taking] = None
+        self._taking_changed(taking)
+        return taking
+
+    def _check_stream(self, subject: str) -> None:
+        if self._jetstream is None or subject != self._jetstream.subject:
+            raise ValueError(f"no stream is kept for {subject[:80]!r}: see nats.uplink and nats.prefix")
+
+    def _forget_taking(self, taking: Taking) -> None:
+        del self._takings[taking]
+        self._closing.append(taking)
+        self._dropped_items += taking.dropped
+        self._taking_changed(taking)
+
+    def _taking_changed(self, taking: Taking) -> None:
+        if self._stream is not None:
+            self._stream.takings.append(taking)
+            self._stream.notify_room()
+
+    def _item_arrived(self, taking: Taking, item: Item) -> None:
+        """On the asyncio thread. Bounded by what was asked for."""
+        self._received += 1
+        self._received_bytes += len(item)
+        self._inbound.append((taking, "", item))
+        if not self._woken:
+            self._woken = True
+            self._thread.call_trio(self._ring)
+
+    def control(self, subject: str, payload: bytes) -> None:
+        """Word about an item. Held like a payload, but never refused: there are no more than items."""
+        carrier = self._carrier
+        if carrier is not None:
+            self._held_messages += 1
+            self._held_bytes += len(payload)
+            self._published += 1
+            carrier.waiting.append((subject, payload))
+            carrier.notify()
+
+    def room(self) -> None:
+        """An item was settled."""
+        if self._stream is not None:
+            self._stream.notify_room()
+
+    async def _keep_items(self) -> None:
+        """An item that takes its time stays ours."""
+        while True:
+            await trio.sleep(min([1.0, *(each.keep_every / 2 for each in self._takings)]))
+            now = trio.current_time()
+            self._closing = [each for each in self._closing if each.unsettled]
+            for taking in (*self._takings, *self._closing):
+                taking.keep(now)
+
+    def _progressed(self) -> None:
+        self._progress.set()
+
+    def _end_stream(self) -> None:
+        self._stream = None
+        if self._jetstream is not None:
+            self._parcels.end()
+        for taking in (*self._takings, *self._closing):
+            taking.lapse()
+        self._closing.clear()
 
     # -- in ------------------------------------------------------------------------------------------------
 
@@ -322,18 +487,17 @@ class NatsBus:
     def _hand_on_slice(self) -> None:
         for _ in range(min(len(self._inbound), SLICE)):
             subscription, subject, payload = self._inbound.popleft()
-            if subscription.open:
-                try:
-                    subscription.handler(subject, payload)
-                except Exception:
-                    self._contain(subscription, subject)
+            try:
+                subscription.take(payload, subject)  # type: ignore[arg-type]  # each its own kind
+            except Exception:
+                self._contain(subscription, subject)
             self._handed_on += 1
             self._handed_bytes += len(payload)
         self._progress.set()
         if self._overrun != self._overrun_seen:
             self._tell_overrun()
 
-    def _contain(self, subscription: _Subscription, subject: str) -> None:
+    def _contain(self, subscription: _Subscription | Taking, subject: str) -> None:
         self._failures += 1
         subscription.failures += 1
         now = trio.current_time()

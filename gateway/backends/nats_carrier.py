@@ -21,6 +21,8 @@ from nats.errors import Error as NatsError
 
 from gateway.backends.asyncio_thread import AsyncioThread, AsyncioThreadClosed
 from gateway.backends.nats_client import BusClient, open_client
+from gateway.backends.nats_jetstream import Lost, Unusable
+from gateway.backends.nats_stream import StreamSide
 from gateway.backends.settings_nats import NatsSettings
 
 log = logging.getLogger("gateway.nats")
@@ -62,22 +64,29 @@ class Owner(Protocol):
     def lost(self, reason: str) -> None:
         """Nothing flows until `connected`."""
 
+    def unusable(self, reason: str) -> None:
+        """A server is there and cannot be what is configured; `lost` follows."""
+
     def settled(self, messages: int, size: int, dropped: int) -> None:
         """So many payloads, with so many bytes, are held no more; `dropped` of them nobody will get."""
-
-
-class Lost(Exception):
-    """This client is of no use any more."""
 
 
 class Carrier:
     """Made for one run of a bus. `serve` is for the asyncio thread; `waiting`, `changes`, `notify` are Trio's end."""
 
-    def __init__(self, settings: NatsSettings, name: str, thread: AsyncioThread, owner: Owner) -> None:
+    def __init__(
+        self,
+        settings: NatsSettings,
+        name: str,
+        thread: AsyncioThread,
+        owner: Owner,
+        stream: StreamSide | None = None,
+    ) -> None:
         self._settings = settings
         self._name = name
         self._thread = thread
         self._owner = owner
+        self._stream = stream
         self.waiting: deque[tuple[str, bytes]] = deque()
         """To be written, in order: Trio appends, we take."""
         self.changes: deque[Interest] = deque()
@@ -119,6 +128,9 @@ class Carrier:
                 await self._use(client, server)
             except (Lost, NatsError, OSError, ValueError, TimeoutError) as error:
                 reason = describe(error)
+            except Unusable as error:
+                reason = str(error)
+                self._thread.call_trio(self._owner.unusable, reason)
             except Exception:
                 log.exception("nats_broken")
                 reason = "an error of ours"
@@ -140,11 +152,15 @@ class Carrier:
                 self._wanted[interest] = await client.follow(interest.subject, interest.queue, interest.arrived)
             await self._leave(client)
             await self._ask(client)
+        if self._stream is not None:
+            await self._stream.prepare(client, server)
         self._failures = 0
         self._logged_at = float("-inf")
         log.info("bus_connected", extra={"server": server})
         self._thread.call_trio(self._owner.connected, server, client.max_payload)
-        steps = self._write(client), self._confirm(client), self._mourn(client, lost)
+        steps = [self._write(client), self._confirm(client), self._mourn(client, lost)]
+        if self._stream is not None:
+            steps += self._stream.steps(client, server)
         tasks = [asyncio.create_task(step) for step in steps]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -164,6 +180,8 @@ class Carrier:
             self.waiting.extendleft(reversed(self._sent))
         self._sent.clear()
         self._written = self._left = self._confirmed = 0
+        if self._stream is not None:
+            self._stream.lost()
         self._note_changes()
         self._thread.call_trio(self._owner.lost, reason)
         now = asyncio.get_running_loop().time()

@@ -2,11 +2,12 @@
 
 Runs on the asyncio thread. Nothing is retried here: a client that fails is discarded, whoever opened it makes another.
 
-nats-py is used against its grain in four places, for which it has no public way. They are checked at import:
+nats-py is used against its grain in five places, for which it has no public way. They are checked at import:
 - `Client._build_message`: overridden, so that a message is handed on where it is parsed. Otherwise each subscription
   is an asyncio task and a queue of its own.
 - `Client._transport` and its `_io_writer`: to abort a connection whose peer takes no bytes (`close` would wait for it
   for ever), and to see that TLS was really spoken before credentials are sent.
+- `Client._server_info`: to tell a server without JetStream from one whose JetStream is only starting.
 - The same transport's `write` and `drain`: a batch of payloads is one write, at once. Its `publish` leaves each to
   another task, and several turns of the loop later it is out.
 """
@@ -36,6 +37,8 @@ NEVER = 86_400
 
 Receive = Callable[[str, bytes], None]
 """`receive(subject, payload)`, called on the asyncio thread."""
+ReceiveWhole = Callable[[str, str, bytes, dict[str, str] | None], None]
+"""`receive(subject, reply, payload, headers)`, likewise."""
 
 
 class BusClient(Client):
@@ -44,6 +47,7 @@ class BusClient(Client):
     def __init__(self) -> None:
         super().__init__()
         self._receivers: dict[int, Receive] = {}
+        self._whole: dict[int, ReceiveWhole] = {}
         self._sids: dict[int, Any] = {}
 
     async def follow(self, subject: str, queue: str, receive: Receive) -> int:
@@ -71,9 +75,18 @@ class BusClient(Client):
         transport.write(b"".join(pieces))
         await transport.drain()  # type: ignore[no-untyped-call]
 
+    async def follow_whole(self, subject: str, receive: ReceiveWhole) -> int:
+        """Subscribe to answers, whose reply subject and headers count too."""
+        subscription = await self.subscribe(subject)
+        sid = subscription._id
+        self._whole[sid] = receive
+        self._sids[sid] = subscription
+        return sid
+
     async def forget(self, sid: int) -> None:
         """Unsubscribe."""
         self._receivers.pop(sid, None)
+        self._whole.pop(sid, None)
         await self._sids.pop(sid).unsubscribe()
 
     def _build_message(
@@ -81,9 +94,17 @@ class BusClient(Client):
     ) -> Any:
         receive = self._receivers.get(sid)
         if receive is None:
+            if (whole := self._whole.get(sid)) is not None:
+                whole(subject.decode(), reply.decode(), data, headers)
+                return None
             return super()._build_message(sid, subject, reply, data, headers)
         receive(subject.decode(), data)
         return None  # nats-py then has nothing to queue
+
+    @property
+    def has_jetstream(self) -> bool:
+        """Whether the server says that JetStream is enabled in it."""
+        return bool(self._server_info.get("jetstream"))
 
     @property
     def secure(self) -> bool:
@@ -101,6 +122,7 @@ class BusClient(Client):
             async with asyncio.timeout(FAREWELL):
                 await self.close()
         self._receivers.clear()
+        self._whole.clear()
         self._sids.clear()
 
 
@@ -176,7 +198,8 @@ def _check_library() -> None:
     expected = ["self", "sid", "subject", "reply", "data", "headers"]
     transport = TcpTransport()  # type: ignore[no-untyped-call]
     has_all = all(hasattr(transport, name) for name in ("_io_writer", "write", "drain"))
-    if parameters != expected or not hasattr(Client(), "_transport") or not has_all:
+    has_all &= hasattr(Client(), "_transport") and hasattr(Client(), "_server_info")
+    if parameters != expected or not has_all:
         raise ImportError("this nats-py is not the one that gateway was written for: install nats-py 2.16")
 
 

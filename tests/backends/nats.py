@@ -10,7 +10,7 @@ import trio
 
 from gateway.backends.asyncio_thread import AsyncioThread
 from gateway.backends.nats_bus import NatsBus, NatsBusStatistics
-from gateway.backends.settings_nats import NatsSettings
+from gateway.backends.settings_nats import NatsSettings, NatsStreamSettings
 
 PATIENCE = 30.0
 """Seconds until a wait is given up: far more than any needs on a busy machine."""
@@ -20,6 +20,12 @@ def settings(*servers: str, **changes: Any) -> NatsSettings:
     """Short intervals, so that an outage is noticed while a test waits; a busy machine still answers in time."""
     values = {"connect_timeout": 2.0, "reconnect_cap": 0.2, "ping_interval": 0.2, "ping_timeout": 1.5, **changes}
     return NatsSettings(servers=servers, **values)
+
+
+def durable(*servers: str, prefix: str = "im", **stream: Any) -> NatsSettings:
+    """The same with a durable uplink: a small stream, and little patience with the dead."""
+    values = {"max_bytes": 16_777_216, "ack_wait": 1.0, **stream}
+    return settings(*servers, prefix=prefix, uplink="jetstream", stream=NatsStreamSettings(**values))
 
 
 @asynccontextmanager

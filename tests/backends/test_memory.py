@@ -9,8 +9,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from gateway.backends.memory import MemoryBus, MemoryLocationStore
-from gateway.core.ports import Bus, LocationStore, LoginPolicy
+from gateway.core.ports import Bus, DurableBus, LocationStore, LoginPolicy
 from tests.contracts.bus import BusContract, Inbox
+from tests.contracts.durable_bus import DurableBusContract
 from tests.contracts.locations import LocationContract, place
 
 
@@ -27,6 +28,30 @@ class TestMemoryBusContract(BusContract):
     async def small_bus(self) -> AsyncIterator[Bus]:
         async with trio.open_nursery() as nursery:
             bus = MemoryBus(max_bytes=100_000)
+            await nursery.start(bus.run)
+            yield bus
+            nursery.cancel_scope.cancel()
+
+
+class TestMemoryDurableBusContract(DurableBusContract):
+    unsettled = 1_024
+
+    @pytest.fixture
+    def subject(self) -> str:
+        return "im.logic.durable"
+
+    @pytest.fixture
+    async def bus(self) -> AsyncIterator[DurableBus]:
+        async with trio.open_nursery() as nursery:
+            bus = MemoryBus()
+            await nursery.start(bus.run)
+            yield bus
+            nursery.cancel_scope.cancel()
+
+    @pytest.fixture
+    async def small_bus(self) -> AsyncIterator[DurableBus]:
+        async with trio.open_nursery() as nursery:
+            bus = MemoryBus(max_messages=self.small)
             await nursery.start(bus.run)
             yield bus
             nursery.cancel_scope.cancel()

@@ -10,4 +10,5 @@ fixtures that the base class names, and pytest runs the whole suite:
 
 import pytest
 
+pytest.register_assert_rewrite("tests.contracts.durable_bus")
 pytest.register_assert_rewrite("tests.contracts.bus", "tests.contracts.locations", "tests.contracts.authenticator")

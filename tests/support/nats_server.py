@@ -22,8 +22,10 @@ PATIENCE = 30.0
 class NatsServer:
     """One server process at a time, always on the same port once it has one."""
 
-    def __init__(self, folder: Path, config: str = "") -> None:
+    def __init__(self, folder: Path, config: str = "", *, jetstream: bool = False) -> None:
+        """With `jetstream` its streams live in `folder`, and are there again after a kill."""
         self._folder = folder
+        self._jetstream = ["-js", "-sd", str(folder / "jetstream")] if jetstream else []
         self._config = folder / "nats.conf"
         self._config.write_text(config)
         self._process: subprocess.Popen[bytes] | None = None
@@ -54,6 +56,7 @@ class NatsServer:
             str(BINARY),
             *("-a", "127.0.0.1", "-p", str(self.port), "-c", str(self._config)),
             *("--ports_file_dir", str(self._folder)),
+            *self._jetstream,
         ]
         with (self._folder / "nats.log").open("ab") as output:
             return subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
@@ -105,9 +108,9 @@ class NatsServer:
 
 
 @asynccontextmanager
-async def nats_server(folder: Path, config: str = "") -> AsyncIterator[NatsServer]:
+async def nats_server(folder: Path, config: str = "", *, jetstream: bool = False) -> AsyncIterator[NatsServer]:
     """A running server with a configuration of its own, gone afterwards."""
-    server = NatsServer(folder, config)
+    server = NatsServer(folder, config, jetstream=jetstream)
     await server.start()
     try:
         yield server
