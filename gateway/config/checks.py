@@ -16,10 +16,14 @@ from gateway.config.tree import Config
 from gateway.console.access import is_loopback, parse_address
 from gateway.transports.tls import load_tls
 
+SHORTEST_SECRET = 32
+"""Characters of `quic.secret`: a key is made of it."""
+STREAMS_HELD = 6
+"""Streams of `quic.stream_window` that must fit `quic.receive_window`: four files, control and messages."""
 SHORTEST_TOKEN = 16
 """Characters of `console.token`: fewer could be guessed by asking."""
 
-LISTENERS = ("tcp", "websocket", "console")
+LISTENERS = ("tcp", "websocket", "console", "quic")
 
 Problem = tuple[tuple[str, ...], str]
 """The names of the settings concerned, the one to mend first, and what is wrong."""
@@ -30,10 +34,12 @@ def problems(config: Config, *, files: bool) -> Iterator[Problem]:
     yield from _names(config)
     yield from _hosts(config)
     yield from _numbers(config)
+    yield from _files(config)
     yield from _proxies(config)
     yield from _keys(config, files)
     yield from _nats(config, files)
     yield from _redis(config, files)
+    yield from _quic(config, files)
     if files:
         yield from _certificates(config)
     yield from _exposure(config)
@@ -50,14 +56,15 @@ def _names(config: Config) -> Iterator[Problem]:
 
 
 def _hosts(config: Config) -> Iterator[Problem]:
-    taken: dict[tuple[str, int], str] = {}
+    taken: dict[tuple[str, int, bool], str] = {}
     for name in LISTENERS:
         listener = getattr(config, name)
         if not listener.enabled:
             continue
         if not _is_host(listener.host):
             yield (f"{name}.host",), f"must be an IP address or a host name, not {listener.host[:80]!r}"
-        other = taken.setdefault((listener.host, listener.port), name)
+        udp = name == "quic"  # whose ports are others than those of TCP
+        other = taken.setdefault((listener.host, listener.port, udp), name)
         if other != name and listener.port != 0:
             yield (f"{name}.port", f"{other}.port"), f"{listener.port} is the port of {other} already"
 
@@ -97,6 +104,17 @@ def _numbers(config: Config) -> Iterator[Problem]:
         )
 
 
+def _files(config: Config) -> Iterator[Problem]:
+    files = config.files
+    if "\0" in files.directory:
+        yield ("files.directory",), "must name a directory"
+    if files.max_size > files.max_bytes_per_user:
+        yield (
+            ("files.max_size", "files.max_bytes_per_user"),
+            f"{files.max_size} must be at most files.max_bytes_per_user, {files.max_bytes_per_user}",
+        )
+
+
 def _proxies(config: Config) -> Iterator[Problem]:
     for name in ("tcp", "websocket"):
         for network in getattr(config, name).trusted_proxies:
@@ -106,9 +124,10 @@ def _proxies(config: Config) -> Iterator[Problem]:
                 yield (f"{name}.trusted_proxies",), f"must hold networks like 10.0.0.0/8: {error}"
     if config.tcp.proxy_protocol and not config.tcp.trusted_proxies:
         yield ("tcp.proxy_protocol", "tcp.trusted_proxies"), "needs tcp.trusted_proxies: whom to believe"
-    for origin in config.websocket.origins:
-        if not _is_origin(origin):
-            yield ("websocket.origins",), f"must hold origins like https://chat.example.org, not {origin[:80]!r}"
+    for name in ("websocket", "webtransport"):
+        for origin in getattr(config, name).origins:
+            if not _is_origin(origin):
+                yield (f"{name}.origins",), f"must hold origins like https://chat.example.org, not {origin[:80]!r}"
 
 
 def _is_origin(text: str) -> bool:
@@ -240,6 +259,40 @@ def _redis_cluster(config: Config, redis: RedisSettings) -> Iterator[Problem]:
             "redis keeps many users' messages in one transaction, which redis.cluster does not allow: give Logic a "
             "configuration of its own with a single server or Sentinels, or use sqlite",
         )
+
+
+def _quic(config: Config, files: bool) -> Iterator[Problem]:
+    quic = config.quic
+    if not quic.enabled:
+        return
+    if quic.idle_timeout <= config.heartbeat.timeout:
+        yield (
+            ("quic.idle_timeout", "heartbeat.timeout"),
+            f"{quic.idle_timeout:g} must be more than heartbeat.timeout, {config.heartbeat.timeout:g}, which decides",
+        )
+    if quic.stream_window * STREAMS_HELD > quic.receive_window:
+        yield (
+            ("quic.stream_window", "quic.receive_window"),
+            f"{quic.stream_window} must be at most a sixth of quic.receive_window, {quic.receive_window}: what files "
+            "hold must leave room for messages",
+        )
+    if quic.secret and len(quic.secret) < SHORTEST_SECRET:
+        yield ("quic.secret",), f"must have {SHORTEST_SECRET} characters or more"
+    if quic.key and not quic.certificate:
+        yield ("quic.certificate", "quic.key"), "must name the certificate that quic.key belongs to"
+    if not quic.certificate and _is_host(quic.host) and not is_loopback(quic.host):
+        yield (
+            ("quic.certificate", "quic.host"),
+            f"must be set: the node's own is good for this machine only, and {quic.host} can be reached from outside",
+        )
+    if files and quic.certificate:
+        from gateway.transports.quic.certificates import load_identity  # and aioquic: for those who use it
+
+        try:
+            load_identity(quic.certificate, quic.key)
+        except ValueError as error:
+            field, _, text = str(error).partition(": ")
+            yield (f"quic.{field}",), text
 
 
 def _certificates(config: Config) -> Iterator[Problem]:

@@ -14,10 +14,13 @@ from gateway.backends.settings_nats import NatsSettings
 from gateway.backends.settings_redis import RedisSettings
 from gateway.console.settings import ConsoleSettings
 from gateway.core.settings import DrainSettings, HeartbeatSettings, LimitSettings, LoginSettings, Settings
+from gateway.core.settings_files import FileSettings
 from gateway.logic.settings import LogicSettings
 from gateway.logs.settings import LogSettings
 from gateway.transports.settings import TcpSettings
+from gateway.transports.settings_quic import QuicSettings
 from gateway.transports.settings_websocket import WebSocketSettings
+from gateway.transports.settings_webtransport import WebTransportSettings
 
 
 class Config(Settings, frozen=True):
@@ -28,10 +31,13 @@ class Config(Settings, frozen=True):
     region: str = ""
     """Where this node stands, told in locations; the same characters, or empty."""
     data_dir: str = ".gateway"
-    """Directory for what the node keeps: the development key and the embedded Logic's store. Made when missing."""
+    """Directory for what the node keeps: the development key and certificate, the secret of QUIC, and the embedded
+    Logic's store. Made when missing."""
 
     tcp: TcpSettings = TcpSettings()
     websocket: WebSocketSettings = WebSocketSettings()
+    quic: QuicSettings = QuicSettings()
+    webtransport: WebTransportSettings = WebTransportSettings()
     limits: LimitSettings = LimitSettings()
     heartbeat: HeartbeatSettings = HeartbeatSettings()
     login: LoginSettings = LoginSettings()
@@ -40,6 +46,7 @@ class Config(Settings, frozen=True):
     nats: NatsSettings = NatsSettings()
     redis: RedisSettings | None = None
     logic: LogicSettings = LogicSettings()
+    files: FileSettings = FileSettings()
     console: ConsoleSettings = ConsoleSettings()
     log: LogSettings = LogSettings()
     drain: DrainSettings = DrainSettings()

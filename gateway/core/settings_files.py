@@ -8,6 +8,9 @@ from msgspec import Meta
 
 from gateway.core.settings import Count, Seconds, Settings
 
+FILES_FOLDER = "files"
+"""The store's name in `data_dir`."""
+
 
 class FileSettings(Settings, frozen=True):
     """Files that clients send to users and groups: where they are kept, how long, and how much of it."""

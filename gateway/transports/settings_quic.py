@@ -31,8 +31,9 @@ class QuicSettings(Settings, frozen=True):
     """Bidirectional streams that a client may have open at a time."""
     max_unidirectional_streams: Count = 50
     """Unidirectional streams (files) that a client may have open at a time."""
-    receive_window: Annotated[int, Meta(ge=65_536, le=2_097_152)] = 1_048_576
-    """Bytes that a client may send beyond what was dealt with: the most it can make the node hold of its own."""
+    receive_window: Annotated[int, Meta(ge=65_536, le=2_097_152)] = 1_572_864
+    """Bytes that a client may send beyond what was dealt with: the most it can make the node hold of its own. At least
+    six times `stream_window`: four files that stand still leave room for control and messages."""
     stream_window: Annotated[int, Meta(ge=16_384, le=2_097_152)] = 262_144
     """The same for one stream. A file travels at most this many bytes per round trip."""
     datagrams: bool = True
@@ -54,7 +55,7 @@ class QuicSettings(Settings, frozen=True):
     """From which the keys of stateless resets and Retry tokens are derived; 32 characters or more, the same for all
     nodes behind one address. Empty: one that the node makes and keeps in `data_dir`."""
     server_id: Annotated[str, Meta(pattern=r"^([0-9a-fA-F]{16})?$")] = ""
-    """8 bytes in hexadecimal that stand in every connection id, for load balancers that route by them (QUIC-LB, plain
+    """Eight bytes in hexadecimal that stand in every connection id, for load balancers that route by them (QUIC-LB, plain
     text, configuration 0). Empty: none, and connection ids are 8 bytes shorter."""
     stream_opens_per_second: Count = 100
     """Streams that a client may open per second; twice as many at once after silence. One more closes with 4302."""
