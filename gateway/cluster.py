@@ -11,9 +11,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway.backends.file_store import DirectoryFileStore
 from gateway.backends.memory import MemoryBus, MemoryLocationStore
 from gateway.config import Config, ConfigError
+from gateway.core.file_store import FileStore
 from gateway.core.ports import Bus, LocationStore
+from gateway.core.settings_files import FILES_FOLDER
 from gateway.logic.settings import STORE_FILE
 from gateway.logic.store import Store
 from gateway.logic.store_sqlite import SqliteStore
@@ -34,6 +37,15 @@ def check_cluster(config: Config, *, logic: bool = False) -> None:
         raise ConfigError(
             ["nats.servers: needs redis too (redis.host): without it each process knows only its own users' locations"]
         )
+
+
+def file_store(config: Config) -> FileStore | None:
+    """Where this node keeps files; None: it takes none."""
+    files = config.files
+    if not files.enabled:
+        return None
+    directory = Path(files.directory or Path(config.data_dir) / FILES_FOLDER)
+    return DirectoryFileStore(directory, threads=files.threads, keep_free=files.keep_free)
 
 
 @asynccontextmanager

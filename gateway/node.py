@@ -16,10 +16,11 @@ import msgspec
 import trio
 
 from gateway.backends.dev_keys import development_key, issue_token, open_authenticator
-from gateway.cluster import open_ports, open_store, open_thread
+from gateway.cluster import file_store, open_ports, open_store, open_thread
 from gateway.config import Config, check
 from gateway.console.browser import BrowserPage, development_origins
 from gateway.console.server import serve_console
+from gateway.core.file_store import FileStore
 from gateway.core.hub import Hub, HubSettings
 from gateway.core.metrics import Metrics
 from gateway.core.ports import Authenticator, Bus, LocationStore, NodeRecord
@@ -61,6 +62,7 @@ class Node:
         locations: LocationStore,
         authenticator: Authenticator,
         logic: Callable[[Push], Logic] | None,
+        file_store: FileStore | None = None,
         token_maker: Callable[[int], str] | None = None,
     ) -> None:
         self.config = config
@@ -76,10 +78,12 @@ class Node:
                 heartbeat=config.heartbeat,
                 login=config.login,
                 drain=config.drain,
+                files=config.files,
             ),
             bus=bus,
             locations=locations,
             authenticator=authenticator,
+            file_store=file_store,
         )
         self.push = Push(bus, locations, subjects)
         """`await node.push(user_id, message)`: to a user, wherever they are connected."""
@@ -239,6 +243,7 @@ async def open_node(
             locations=used_locations,
             authenticator=authenticator or open_authenticator(config.auth, config.data_dir),
             logic=logic,
+            file_store=file_store(config),
             token_maker=_token_maker(config) if own_keys else None,
         )
 
