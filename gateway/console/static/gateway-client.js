@@ -1,21 +1,24 @@
 // A client of the gateway for browsers: `const client = await connect(url, { token, deviceId })`.
-// Logs in, beats, reconnects by the code table, resends, fetches what was missed. Needs nothing but WebSocket.
+// Logs in, beats, reconnects by the code table, resends, fetches what was missed; over WebTransport or WebSocket.
 // What it hands out came from other people: show it as text (textContent), never as HTML.
 
 import { Outgoing, Receipts, Timeline } from "./delivery.js";
-import { HOST, deadline, gatewayUrl, hangUp, isSafeMove } from "./host.js";
-import { AckStatus, Code, FrameDecoder, GatewayError, HEADER, MsgType, decode, encode, labelOf, reconnectAfter, toId } from "./wire.js";
-export { AckStatus, Code, GatewayError, MsgType, labelOf, reconnectAfter };
+import { Dialler } from "./dial.js";
+import { HOST, deadline, hangUp } from "./host.js";
+import { Race } from "./race.js";
+import { CONTROL, MESSAGE } from "./wires.js";
+import { AckStatus, Code, FrameDecoder, GatewayError, HEADER, MsgType, decode, encode, labelOf, newMessageId, reconnectAfter, target } from "./wire.js";
+export { AckStatus, Code, GatewayError, MsgType, labelOf, newMessageId, reconnectAfter };
 
-const SUBPROTOCOL = "im.v1";
 const NAME = /^[A-Za-z0-9_-]{1,64}$/;
 const TICK_MS = 1_000; // every deadline below is looked at this often
 const ANSWER_MS = 10_000; // for a token, a login, an answer to Sync, a sign of life after waking up
-const BUFFERED = 1 << 20; // bytes that may wait in the socket before this module keeps the rest itself
+const ON_MESSAGE_LANE = [MsgType.Message, MsgType.MessageAck];
 const LONGEST_WAIT_MS = 300_000; // whatever GoAway or Error ask for
 
 const DEFAULTS = {
   platform: "web",
+  webTransport: null, // { url: "https://…/im", certificateHashes: [hex] }, or an async function returning that or null
   cursor: 0n, // the last serverSeq that the application has; null: only what comes from now on
   backoffMs: 500, // full jitter: a random part of backoffMs * 2^attempt
   backoffCapMs: 30_000,
@@ -28,11 +31,6 @@ const DEFAULTS = {
   rate: 40, // messages a second after a burst: below the gateway's default, so that a resend is never throttled
   burst: 100,
 };
-
-/** 128 random bits as text: unique per sender. Keep it to send the same message again. */
-export function newMessageId() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
 
 /**
  * Connect and log in; resolves when the session is ready, rejects when that is refused for good or takes `timeoutMs`.
@@ -56,15 +54,15 @@ export async function connect(url, { timeoutMs = 30_000, ...options }) {
  *   what this user sent from elsewhere; `fetched`: it came by Sync, so it is older than now
  * - `receipt` { msgId, status: "stored" | "delivered" | "read", serverSeq, timestamp } of a message sent from here
  * - `signal` { from, to, group, kind, data }, `event` { kind, data }, `error` { code, label, message }
- * - `state` { state, code, label, reason, retryInMs }; state: idle, connecting, ready, waiting, stopped
+ * - `state` { state, code, label, reason, retryInMs, transport }; state: idle, connecting, ready, waiting, stopped
  */
 export class GatewayClient {
-  #url;
+  #dialler;
   #options;
   #host;
   #listeners = { message: new Set(), receipt: new Set(), signal: new Set(), event: new Set(), error: new Set(), state: new Set() };
-  #state = { state: "idle", code: 0, label: "", reason: "", retryInMs: 0 };
-  #link = null; // the socket and everything that ends with it
+  #state = { state: "idle", code: 0, label: "", reason: "", retryInMs: 0, transport: "" };
+  #link = null; // the wire, or the race for one, and everything that ends with it
   #epoch = 0; // counts attempts, so that a late answer of an older one is known as such
   #attempt = 0;
   #retry;
@@ -72,7 +70,6 @@ export class GatewayClient {
   #watching;
   #token = null;
   #refused = 0;
-  #endpoints = [];
   #seq = 0n;
   #timeline;
   #outgoing;
@@ -83,9 +80,9 @@ export class GatewayClient {
   session = null; // the last AuthAck
 
   constructor(url, { host, ...options }) {
-    this.#url = gatewayUrl(url);
     this.#options = { ...DEFAULTS, ...options };
     this.#host = { ...HOST, ...host };
+    this.#dialler = new Dialler(this.#host, url, this.#options.webTransport);
     const { deviceId, token, tokenProvider, cursor, maxPending, maxPendingBytes, sendTimeoutMs, rate, burst } = this.#options;
     if (!NAME.test(deviceId)) throw new RangeError("deviceId is 1 to 64 characters of A-Z a-z 0-9 _ -");
     if (!token && !tokenProvider) throw new TypeError("either token or tokenProvider is needed");
@@ -112,7 +109,7 @@ export class GatewayClient {
     const link = this.#link;
     if (this.#state.state === "stopped") return;
     this.#forget();
-    if (link) hangUp(link.ws, 1000);
+    if (link) hangUp(link, 1000);
     this.#stop(1000, reason);
   }
 
@@ -182,7 +179,7 @@ export class GatewayClient {
       const token = this.#token ?? (await this.#newToken());
       if (epoch !== this.#epoch) return;
       this.#token = token;
-      this.#dial(this.#endpoints.shift() ?? this.#url);
+      await this.#dial(epoch);
     } catch (error) {
       if (epoch === this.#epoch) this.#later(Code.AUTH_UNAVAILABLE, error.message);
     }
@@ -194,27 +191,30 @@ export class GatewayClient {
     return promise;
   }
 
-  #dial(url) {
-    const ws = new this.#host.WebSocket(url, [SUBPROTOCOL]);
-    ws.binaryType = "arraybuffer";
+  async #dial(epoch) {
     const now = this.#host.now();
-    const link = { ws, openedAt: now, readyAt: 0, receivedAt: now, beatAt: now, probeAt: 0, syncDue: Infinity, syncSeq: 0n, syncAt: 0, syncFailures: 0, code: 0, says: "", leaveAt: 0 };
-    link.decoder = new FrameDecoder(this.#options.maxFrame);
+    const link = { race: null, wire: null, openedAt: now, readyAt: 0, receivedAt: now, beatAt: now, probeAt: 0, proofSeq: 0n, syncDue: Infinity, syncSeq: 0n, syncAt: 0, syncFailures: 0, code: 0, says: "", leaveAt: 0 };
     this.#link = link;
-    ws.onopen = () => {
-      const { deviceId, platform } = this.#options;
-      link.authSeq = this.#transmit(MsgType.Auth, { token: this.#token, deviceId, platform, client: "gateway-client.js" });
-    };
-    ws.onmessage = ({ data }) => this.#received(link, data);
-    ws.onclose = ({ code, reason }) => this.#lost(link, code, reason);
-    ws.onerror = () => {}; // tells nothing; onclose follows
+    const told = { won: (wire) => this.#opened(link, wire), lost: ({ code, reason }) => this.#lost(link, code, reason) };
+    const ways = await this.#dialler.ways();
+    if (epoch === this.#epoch) link.race = new Race(this.#host, ways, told);
   }
 
-  #received(link, data) {
+  #opened(link, wire) {
+    [link.race, link.wire] = [null, wire];
+    link.decoders = new Map([CONTROL, MESSAGE].map((lane) => [lane, new FrameDecoder(this.#options.maxFrame)]));
+    wire.ondata = (lane, bytes) => this.#received(link, link.decoders.get(lane), bytes);
+    wire.ondatagram = (bytes) => this.#received(link, new FrameDecoder(this.#options.maxFrame), bytes);
+    wire.ontext = () => this.#abandon(link, Code.INTERNAL_ERROR, "a text message from the gateway");
+    wire.onclose = ({ code, reason }) => this.#lost(link, code, reason);
+    const { deviceId, platform } = this.#options;
+    link.authSeq = this.#transmit(MsgType.Auth, { token: this.#token, deviceId, platform, client: "gateway-client.js" });
+  }
+
+  #received(link, decoder, bytes) {
     link.receivedAt = this.#host.now();
     try {
-      if (typeof data === "string") throw new GatewayError(Code.MALFORMED_FRAME, "a text message from the gateway");
-      link.decoder.feed(new Uint8Array(data), (type, body) => {
+      decoder.feed(bytes, (type, body) => {
         if (link === this.#link) this.#handle(link, decode(type, body));
       });
     } catch (error) {
@@ -225,7 +225,7 @@ export class GatewayClient {
 
   /** Give a link up without waiting for its peer. */
   #abandon(link, code, reason) {
-    hangUp(link.ws, code);
+    hangUp(link, code);
     this.#lost(link, code, reason);
   }
 
@@ -233,6 +233,7 @@ export class GatewayClient {
     if (link !== this.#link) return;
     const now = this.#host.now();
     if (link.readyAt && now - link.readyAt >= this.#options.stableMs) this.#attempt = 0;
+    if (!link.readyAt && link.wire && (closeCode < 4000 || closeCode === Code.HEARTBEAT_TIMEOUT)) this.#dialler.failed(link.wire.kind);
     this.#forget();
     const code = link.code || closeCode;
     const reason = link.says || closeReason || labelOf(code);
@@ -252,7 +253,8 @@ export class GatewayClient {
     this.#link = null;
     this.#host.clearTimeout(this.#retry);
     if (!link) return;
-    link.ws.onopen = link.ws.onmessage = link.ws.onclose = null;
+    link.race?.cancel();
+    link.wire?.abandon();
     this.#timeline.lost();
     this.#outgoing.lost();
     this.#receipts.lost();
@@ -277,7 +279,8 @@ export class GatewayClient {
   }
 
   #become(state, code = 0, reason = "", retryInMs = 0) {
-    this.#state = { state, code, label: code ? labelOf(code) : "", reason, retryInMs };
+    const transport = state === "ready" ? this.#link.wire.kind : "";
+    this.#state = { state, code, label: code ? labelOf(code) : "", reason, retryInMs, transport };
     this.#emit("state", this.#state);
   }
 
@@ -290,7 +293,7 @@ export class GatewayClient {
       case MsgType.AuthAck:
         return this.#loggedIn(link, message);
       case MsgType.Heartbeat:
-        return this.#receipts.confirmed(seq);
+        return link.wire.lanes && seq !== link.proofSeq ? undefined : this.#receipts.confirmed(seq); // its own lane's proof
       case MsgType.Message:
         return this.#delivered([message], this.#listeners.message.size ? this.#timeline.accept({ ...message, fetched: false }) : null);
       case MsgType.SyncAck:
@@ -326,7 +329,7 @@ export class GatewayClient {
     this.session = session;
     this.userId = session.userId;
     this.#refused = 0;
-    this.#endpoints = [];
+    this.#dialler.served(link.wire.kind);
     this.#become("ready");
     this.#started.resolve(this);
     this.#wantSync();
@@ -387,7 +390,7 @@ export class GatewayClient {
   #leave(link, { reconnectAfterMs, jitterMs, endpoints }) {
     const delay = Math.min(LONGEST_WAIT_MS, reconnectAfterMs + this.#host.random() * jitterMs);
     link.leaveAt = this.#host.now() + delay;
-    this.#endpoints = endpoints.slice(0, 16).filter((url) => isSafeMove(this.#url, url));
+    this.#dialler.move(endpoints, link.wire.kind);
     this.#host.clearTimeout(this.#retry);
     this.#retry = this.#host.setTimeout(() => this.#abandon(link, Code.GOING_AWAY, ""), delay);
   }
@@ -399,12 +402,13 @@ export class GatewayClient {
 
   // --- what goes out ---
 
-  /** Send one frame; returns its seq, or 0n when the socket cannot take it now. */
-  #transmit(type, message) {
-    const { ws } = this.#link;
-    if (ws.readyState !== 1 || ws.bufferedAmount > BUFFERED) return 0n;
+  /** Send one frame; returns its seq, or 0n when the wire cannot take it now. */
+  #transmit(type, message, lane = ON_MESSAGE_LANE.includes(type) ? MESSAGE : CONTROL) {
+    const { wire } = this.#link;
+    if (!wire?.open || wire.full(lane)) return 0n;
     this.#seq += 1n;
-    ws.send(encode(type, message, this.#seq, Date.now()));
+    const frame = encode(type, message, this.#seq, Date.now());
+    if (type !== MsgType.Signal || !wire.datagram(frame)) wire.send(lane, frame);
     return this.#seq;
   }
 
@@ -440,6 +444,7 @@ export class GatewayClient {
   #beat(link, now) {
     link.beatAt = now;
     this.#transmit(MsgType.Heartbeat);
+    if (link.wire.lanes) link.proofSeq = this.#transmit(MsgType.Heartbeat, {}, MESSAGE); // is answered on that lane
   }
 
   /** Once a second: every deadline. */
@@ -492,9 +497,4 @@ export class GatewayClient {
       }
     }
   }
-}
-
-function target(to, group) {
-  if ((to === undefined) === (group === undefined)) throw new TypeError("exactly one of to and group is needed");
-  return to === undefined ? { group: toId(group) } : { to: toId(to) };
 }

@@ -274,3 +274,14 @@ export function toId(value) {
   if (id <= 0n || id >= 2n ** 63n) throw new RangeError("an id is a positive 63-bit integer");
   return id;
 }
+
+/** Where a message or signal goes, as fields of its table. */
+export function target(to, group) {
+  if ((to === undefined) === (group === undefined)) throw new TypeError("exactly one of to and group is needed");
+  return to === undefined ? { group: toId(group) } : { to: toId(to) };
+}
+
+/** 128 random bits as text: unique per sender. Keep it to send the same message again. */
+export function newMessageId() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
