@@ -17,8 +17,7 @@ import socket
 import sys
 import time
 
-from processes import cpu, on_core
-
+from benchmarks.processes import cpu, on_core
 from gateway._framing import build_heartbeat
 from gateway.protocol.messages import AuthRequest, encode
 

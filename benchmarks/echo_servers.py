@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from processes import on_core, until_told
+from benchmarks.processes import on_core, until_told
 
 
 def gateway() -> None:

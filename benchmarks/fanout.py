@@ -14,7 +14,7 @@ import json
 import statistics
 from pathlib import Path
 
-from processes import run, versions
+from benchmarks.processes import run, versions
 
 ROWS = (("gateway", "node: bus, outbox, stamp, header, send"), ("bare", "socket.send in a loop"))
 

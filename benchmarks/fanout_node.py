@@ -18,9 +18,9 @@ import time
 
 import trio
 import trio.testing
-from processes import on_core
-from websocket_load import connected
 
+from benchmarks.processes import on_core
+from benchmarks.websocket_load import connected
 from gateway import Config, open_node
 from gateway._framing import build_downstream
 from gateway.backends.memory import MemoryBus

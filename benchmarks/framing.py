@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import flatbuffers
-from processes import versions
 
+from benchmarks.processes import versions
 from gateway._framing import (
     DispatchTable,
     FrameDecoder,

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import trustme
-from processes import Server, versions
+
+from benchmarks.processes import Server, versions
 
 KINDS = ["tcp", "tcp+tls", "websocket", "websocket+tls"]
 TARGETS = {"tcp": 12_000, "websocket": 13_000, "websocket+tls": 32_000}

@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from processes import HERE, Server, run, versions
+from benchmarks.processes import HERE, Server, run, versions
 
 NAMES = ["gateway", "link", "picows", "aiohttp", "websockets", "trio-websocket"]
 LOADS = {"1 in flight": (1, 0), "16 in flight": (16, 0), "16 joined": (16, 1)}

@@ -18,8 +18,7 @@ import socket
 import sys
 import time
 
-from processes import cpu, on_core
-
+from benchmarks.processes import cpu, on_core
 from gateway.protocol.messages import AuthRequest, ChatMessage, encode
 
 KEY = b"\x37\xfa\x21\x3d"

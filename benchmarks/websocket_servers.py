@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 
-from processes import on_core, until_told
+from benchmarks.processes import on_core, until_told
 
 PATH = "/ws"
 

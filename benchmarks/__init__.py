@@ -1,0 +1,1 @@
+"""Measurements. Each runs by itself; docs/benchmarks.md says how to read them."""

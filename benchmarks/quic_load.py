@@ -1,0 +1,146 @@
+"""The load of `benchmarks/quic.py`: aioquic's own client, in a process of its own.
+
+    python benchmarks/quic_load.py handshakes PORT SERVER_PID COUNT
+    python benchmarks/quic_load.py messages PORT SERVER_PID CONNECTIONS WINDOW SECONDS
+    python benchmarks/quic_load.py idle PORT SERVER_PID COUNT
+
+Every client opens its control lane and says Auth, whoever the server is: an echo gives it back. Prints one line of
+JSON: what was done, and the CPU that the server used for it. `idle` prints and keeps its connections until killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import ssl
+import sys
+import time
+from typing import Any
+
+from aioquic.asyncio.client import connect
+from aioquic.asyncio.protocol import QuicConnectionProtocol
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.events import StreamDataReceived
+
+from benchmarks.processes import cpu, on_core
+from gateway._framing import build_heartbeat
+from gateway.protocol.messages import AuthRequest, encode
+
+FRAME = build_heartbeat(1, 1)
+AT_ONCE = 8
+"""Handshakes under way at a time."""
+WARM = 1.0
+
+
+class Client(QuicConnectionProtocol):
+    """Logs in, then keeps `window` frames in flight for as long as `going` is set."""
+
+    going = False
+    window = 1
+    answered = 0
+    """By all clients."""
+
+    def __init__(self, *args: Any, **words: Any) -> None:
+        super().__init__(*args, **words)
+        self.welcome = asyncio.Event()
+        self._left = 0
+        self._stream = 0
+
+    def log_in(self, user: int) -> None:
+        self._stream = self._quic.get_next_available_stream_id()
+        auth = encode(AuthRequest(token=str(user), device_id="phone", platform="load"), seq=1)
+        self._quic.send_stream_data(self._stream, b"\x01" + auth)
+        self.transmit()
+
+    def go(self) -> None:
+        self._quic.send_stream_data(self._stream, FRAME * self.window)
+        self.transmit()
+
+    def quic_event_received(self, event: Any) -> None:
+        if not isinstance(event, StreamDataReceived):
+            return
+        if not self.welcome.is_set():
+            self.welcome.set()
+            return
+        self._left += len(event.data)
+        frames, self._left = divmod(self._left, len(FRAME))
+        Client.answered += frames
+        if self.going and frames:
+            self._quic.send_stream_data(self._stream, FRAME * frames)
+
+
+def configuration() -> QuicConfiguration:
+    """Trusts anybody, stays for long."""
+    return QuicConfiguration(
+        is_client=True,
+        alpn_protocols=["im-access"],
+        verify_mode=ssl.CERT_NONE,
+        idle_timeout=95.0,
+        server_name="localhost",
+    )
+
+
+async def opened(port: int, count: int, *, stay: asyncio.Event | None) -> list[Client]:
+    """So many clients logged in, AT_ONCE of them on their way at a time; they leave at once unless they are to stay."""
+    clients: list[Client] = []
+    ready = asyncio.Semaphore(0)
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def one(user: int) -> None:
+        async with places:
+            live = connect("127.0.0.1", port, configuration=configuration(), create_protocol=Client)
+            client = await live.__aenter__()
+            assert isinstance(client, Client)
+            client.log_in(user)
+            await asyncio.wait_for(client.welcome.wait(), 20)
+        clients.append(client)
+        ready.release()
+        if stay is not None:
+            await stay.wait()
+        await live.__aexit__(None, None, None)
+
+    tasks = [asyncio.create_task(one(1000 + number)) for number in range(count)]
+    for _ in range(count):
+        await ready.acquire()
+    if stay is None:
+        await asyncio.gather(*tasks)
+    return clients
+
+
+async def main(kind: str, port: int, pid: int, count: int, *more: str) -> None:
+    """One measurement."""
+    if kind == "handshakes":
+        await opened(port, AT_ONCE, stay=None)
+        before, began = cpu(pid)[0], time.monotonic()
+        await opened(port, count, stay=None)
+        found = {"done": count, "cpu_ns": cpu(pid)[0] - before, "seconds": time.monotonic() - began}
+        print(json.dumps(found), flush=True)
+        return
+    stay = asyncio.Event()
+    clients = await opened(port, count, stay=stay)
+    if kind == "messages":
+        Client.window, Client.going = int(more[0]), True
+        for client in clients:
+            client.go()
+        await asyncio.sleep(WARM)
+        before, answered, began = cpu(pid)[0], Client.answered, time.monotonic()
+        await asyncio.sleep(float(more[1]))
+        found = {
+            "cpu_ns": cpu(pid)[0] - before,
+            "done": Client.answered - answered,
+            "seconds": time.monotonic() - began,
+        }
+        Client.going = False
+    else:
+        await asyncio.sleep(WARM)
+        found = {"done": count}
+    print(json.dumps(found), flush=True)
+    if kind == "idle":
+        await asyncio.to_thread(sys.stdin.read)
+    os._exit(0)  # its connections need not be closed one by one
+
+
+if __name__ == "__main__":
+    on_core(-1)
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:]))
