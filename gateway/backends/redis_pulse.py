@@ -40,6 +40,7 @@ class Pulse:
         clock: ServerClock,
         *,
         mine: Callable[[bytes], bool] = lambda key: True,
+        doubt: Callable[[], None] = lambda: None,
         clustered: bool = False,
     ) -> None:
         """
@@ -48,12 +49,14 @@ class Pulse:
             keys: names the node's entry.
             clock: learns what the answers tell.
             mine: whether a key belongs to this server: the node's entry stands on one of a cluster.
+            doubt: called whenever it cannot be asked: another server may have its place.
             clustered: whether the server's view of its cluster counts.
         """
         self._crossing = crossing
         self._keys = keys
         self._clock = clock
         self._mine = mine
+        self._doubt = doubt
         self._clustered = clustered
         self.away: str = "Redis has not been asked yet"
         """Why the server cannot be asked; empty when it can."""
@@ -161,6 +164,7 @@ class Pulse:
             log.warning("redis_away", extra={"reason": away or refused})
         self.away, self.refused = away, refused
         self._failed = True
+        self._doubt()
 
     def _succeed(self, vanished: bool) -> None:
         reconnected = self._crossing.connects != self._connects and self._connects > 0

@@ -144,17 +144,17 @@ class RedisServers:
 
     async def _ask(self, work: Work, jobs: Sequence[Job], shard: Shard | None, deadline: float) -> list[Answer]:
         if shard is None:
-            self._doubted.set()
+            self._doubt()
             raise StoreUnavailable(self._unknown or "no server of the cluster has this key's slot")
         try:
             return await shard.ask(work, jobs, deadline)
         except StoreUnavailable:
-            self._doubted.set()
+            self._doubt()
             raise
         finally:
             if self._moved != (moved := sum(each.moved for each in self._shards.values())):
                 self._moved = moved
-                self._doubted.set()
+                self._doubt()
 
     def _batches(self, work: Work, jobs: Sequence[Job]) -> list[tuple[Shard | None, list[int]]]:
         """The jobs' places by server, each as many as it takes at once."""
@@ -174,9 +174,12 @@ class RedisServers:
         def mine(key: bytes) -> bool:
             return self._topology is None or self._topology.owner(key) == home
 
-        shard = Shard(self._thread, self._settings, self.keys, home, mine)
+        shard = Shard(self._thread, self._settings, self.keys, home, mine, self._doubt)
         shard.pulse.watch(self._tell_recovered)
         return shard
+
+    def _doubt(self) -> None:
+        self._doubted.set()
 
     def _tell_recovered(self) -> None:
         self._recovered.set()
@@ -185,7 +188,7 @@ class RedisServers:
 
     async def _keep_map(self, slots: Map, services: trio.Nursery, record: Callable[[], NodeRecord] | None) -> None:
         while True:
-            with trio.move_on_after(LEARN if self.healthy and not self._partial() else DOUBT):
+            with trio.move_on_after(DOUBT if self._partial() else LEARN):
                 await self._doubted.wait()
             await trio.sleep(DOUBT)  # many operations fail at once, which must not make it ask all the time
             self._doubted = trio.Event()

@@ -73,6 +73,7 @@ class Shard:
         keys: Keys,
         home: Server | None = None,
         mine: Callable[[bytes], bool] = lambda key: True,
+        doubt: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
@@ -81,6 +82,7 @@ class Shard:
             keys: names them.
             home: the master of a cluster; without it, the one server of the settings.
             mine: whether a key belongs here at the moment.
+            doubt: called whenever it cannot be asked.
         """
         self._timeout = settings.timeout
         self._clustered = home is not None
@@ -98,7 +100,7 @@ class Shard:
             for work in EVERY
         }
         self._clock = ServerClock()
-        self.pulse = Pulse(crossing(1), keys, self._clock, mine=mine, clustered=self._clustered)
+        self.pulse = Pulse(crossing(1), keys, self._clock, mine=mine, doubt=doubt, clustered=self._clustered)
 
     async def run(
         self,

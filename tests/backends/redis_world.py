@@ -44,9 +44,19 @@ async def open_store(
     **settings: Any,
 ) -> AsyncIterator[RedisLocationStore]:
     """A store that runs for the length of the block, announcing `node` if one is named."""
-    store = RedisLocationStore(RedisSettings(**{"port": server.port, "timeout": LENIENT, **settings}), thread)
+    told = RedisSettings(**{"port": server.port, "timeout": LENIENT, **settings})
+    async with open_store_on(told, thread, says or (partial(record, node) if node else None)) as store:
+        yield store
+
+
+@asynccontextmanager
+async def open_store_on(
+    settings: RedisSettings, thread: AsyncioThread, says: Callable[[], NodeRecord] | None = None
+) -> AsyncIterator[RedisLocationStore]:
+    """A store that runs for the length of the block."""
+    store = RedisLocationStore(settings, thread)
     async with trio.open_nursery() as nursery:
-        await nursery.start(store.run, says or (partial(record, node) if node else None))
+        await nursery.start(store.run, says)
         yield store
         nursery.cancel_scope.cancel()
 

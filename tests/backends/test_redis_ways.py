@@ -11,11 +11,14 @@ import trio
 import trustme
 
 from gateway.backends.asyncio_thread import AsyncioThread
-from gateway.backends.redis_address import RedisAddress, redis_address, sentinel_address
+from gateway.backends.redis_address import RedisAddress, cluster_address, redis_address, sentinel_address
 from gateway.backends.settings_redis import RedisSettings, RedisTlsSettings
 from gateway.config import Config, ConfigError, check
-from tests.backends.redis_world import PATIENCE, conn_ids, open_store, wait_until
+from gateway.core.ports import StoreUnavailable
+from gateway.logic.settings import LogicSettings
+from tests.backends.redis_world import PATIENCE, conn_ids, open_store, open_store_on, record, wait_until
 from tests.contracts.locations import MULTI, place
+from tests.support.redis_cluster import redis_cluster
 from tests.support.redis_server import RedisServer, free_port, redis_server
 
 
@@ -78,6 +81,40 @@ async def test_tls(tmp_path: Path, thread: AsyncioThread, case: str) -> None:
                     assert await conn_ids(store) == [10]
                 else:
                     assert not server.client().keys("*")
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_cluster_behind_tls_and_a_password(tmp_path: Path, thread: AsyncioThread) -> None:
+    """Every master is reached in the same way as the first, also those that only the cluster names."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with redis_cluster() as cluster:
+        async with trio.open_nursery() as nursery:
+            fronts = [await nursery.start(forward_tls, context, member.port) for member in cluster.members]
+            for member, front in zip(cluster.members, fronts, strict=True):
+                member.ask("CONFIG", "SET", "cluster-announce-port", front)
+                member.ask("ACL", "SETUSER", "gate", "on", ">p@ss", "~im:*", "+@all", "-@dangerous", "+cluster|info")
+                member.ask("ACL", "SETUSER", "gate", "+cluster|slots")
+            told = set(fronts)
+            await wait_until(lambda: told == {each[2][1] for each in cluster.members[0].ask("CLUSTER", "SLOTS")})
+            tls = RedisTlsSettings(ca=str(tmp_path / "ca.pem"))
+            for password in ("p@ss", "wrong"):
+                settings = RedisSettings(
+                    cluster=(f"127.0.0.1:{fronts[0]}",), tls=tls, user="gate", password=password, timeout=10.0
+                )
+                async with open_store_on(settings, thread, record) as store:
+                    assert store.healthy == (password == "p@ss")
+                    mine = [place(10, user=user) for user in range(1, 101)]
+                    outcomes = await store.reclaim(mine, MULTI)
+                    if store.healthy:
+                        assert outcomes == [[]] * len(mine)
+                        assert len(await store.lookup(range(1, 101))) == len(mine)
+                        assert all(member.client().dbsize() for member in cluster.members)
+                    else:
+                        assert all(isinstance(each, StoreUnavailable) for each in outcomes)
+                        assert "wrong" not in str(outcomes[0])
             nursery.cancel_scope.cancel()
 
 
@@ -161,6 +198,7 @@ def test_urls_that_are_none_are_refused_without_showing_them(url: str) -> None:
 def test_addresses_of_sentinels() -> None:
     assert sentinel_address("10.0.0.1") == ("10.0.0.1", 26379)
     assert sentinel_address("[::1]:5") == ("::1", 5)
+    assert cluster_address("10.0.0.1") == ("10.0.0.1", 6379)
     for bad in ("", ":5", "a:b", "a@b:5", "a/b", "[::1"):
         with pytest.raises(ValueError, match="must hold addresses"):
             sentinel_address(bad)
@@ -175,6 +213,12 @@ def test_addresses_of_sentinels() -> None:
         (RedisSettings(url="http://:secret@host"), "redis.url"),
         (RedisSettings(sentinels=("a/b",)), "redis.sentinels"),
         (RedisSettings(sentinels=("a",), url="redis://b"), "redis.sentinels"),
+        (RedisSettings(cluster=("a", "b:7000", "[::1]:7001"), user="u", password="p", timeout=2.0), None),
+        (RedisSettings(cluster=("a:b",)), "redis.cluster"),
+        (RedisSettings(cluster=("redis://a",)), "redis.cluster"),
+        (RedisSettings(cluster=("a",), url="redis://b"), "redis.cluster"),
+        (RedisSettings(cluster=("a",), sentinels=("b",)), "redis.cluster"),
+        (RedisSettings(cluster=("a",), db=1), "redis.db"),
         (RedisSettings(timeout=60), "redis.timeout"),
         (RedisSettings(tls=RedisTlsSettings(ca="nowhere.pem")), "redis.tls"),
     ],
@@ -187,3 +231,9 @@ def test_what_cannot_work_is_refused_at_the_start(redis: RedisSettings, named: s
     with pytest.raises(ConfigError, match=named.replace(".", r"\.")) as raised:
         check(config)
     assert "secret" not in str(raised.value)
+
+
+def test_logic_keeps_its_messages_in_no_cluster() -> None:
+    config = Config(redis=RedisSettings(cluster=("a",)), logic=LogicSettings(store="redis"))
+    with pytest.raises(ConfigError, match=r"logic\.store.*redis\.cluster"):
+        check(config)
