@@ -44,6 +44,11 @@ _COUNTERS = (
     ("access_frames_written", "written", "Waiting frames that were handed to their link."),
     ("access_frames_discarded", "discarded", "Waiting frames whose connection ended first."),
     ("access_passed_up", "passed_up", "Receipts, Signals and Syncs from clients that were handed to the bus."),
+    ("access_uplink_asked", "uplink_asked", "Messages that the stream of a durable uplink was asked to keep."),
+    ("access_uplink_confirmed", "uplink_confirmed", "Of these, kept."),
+    ("access_uplink_repeated", "uplink_repeated", "Of these, kept already under their msg_id."),
+    ("access_uplink_refused", "uplink_refused", "Of these, not kept; their senders were told 4402."),
+    ("access_uplink_unknown", "uplink_unknown", "Of these, unanswered in time; their senders were told 4402."),
     ("access_signals_held_back", "signals_held_back", "Signals from clients that were not handed to the bus."),
     ("access_events_published", "events_published", "Events of sessions handed to the bus: online, kicked, offline."),
     ("access_events_refused", "events_refused", "Events of sessions that the bus had no room for."),
@@ -57,6 +62,7 @@ _COUNTERS = (
 )
 _GAUGES = (
     ("access_connections_total", "connections", "Connections open now, authenticated or not."),
+    ("access_uplink_waiting", "uplink_waiting", "Messages that the stream of a durable uplink has not answered for."),
     ("access_sessions", "sessions", "Sessions authenticated now."),
 )
 _BY_CODE = (

@@ -47,6 +47,17 @@ def books(hub: Hub) -> list[Account]:
     return [
         Account("frames", frames, {**handled, "heartbeat": frames - sum(handled.values())}),
         Account(
+            "uplink",
+            count.uplink_asked,
+            {
+                "confirmed": count.uplink_confirmed,
+                "repeated": count.uplink_repeated,
+                "refused": count.uplink_refused,
+                "unknown": count.uplink_unknown,
+                "waiting": count.uplink_waiting,
+            },
+        ),
+        Account(
             "downstreams",
             count.downstreams,
             {

@@ -50,11 +50,12 @@ def greeting_table() -> DispatchTable:
 
 
 def seated_table(hub: Hub) -> DispatchTable:
-    """After Auth. A Message is checked, published and acknowledged in C; only what it cannot settle comes here."""
+    """After Auth. A Message is checked, published and acknowledged in C; only what it cannot settle comes here. With a
+    durable uplink it is that one's."""
     table = DispatchTable(refuse)
     table.echo(MsgType.HEARTBEAT)
     table.forbid(MsgType.AUTH, Code.OUT_OF_ORDER)
-    table.on(MsgType.MESSAGE, Relay(hub.bus, hub.upstream, hub.node_id, not_relayed, overdrawn))
+    table.on(MsgType.MESSAGE, hub.uplink or Relay(hub.bus, hub.upstream, hub.node_id, not_relayed, overdrawn))
     table.on(MsgType.MESSAGE_ACK, receipt)
     table.on(MsgType.SIGNAL, signal)
     table.on(MsgType.SYNC, sync)

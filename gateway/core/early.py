@@ -110,7 +110,11 @@ async def _passes(hub: Hub, connection: LanedConnection, session: Session, frame
         hub.metrics.early_repeated += 1
         return True
     session.bucket.spend(trio.current_time(), 1.0)
-    if not dispatcher.publish(connection, session, frame, hub.wall_ms()):
+    if hub.uplink is not None:
+        passed = await hub.uplink.keep(connection, session, frame)
+    else:
+        passed = dispatcher.publish(connection, session, frame, hub.wall_ms())
+    if not passed:
         await hub.dedup.forget(session.user_id, frame.msg_id)
         return False
     hub.metrics.early_accepted += 1

@@ -41,6 +41,7 @@ from gateway.core.registry import Registry
 from gateway.core.session import Session
 from gateway.core.settings import DrainSettings, HeartbeatSettings, LimitSettings, LoginSettings
 from gateway.core.settings_files import FileSettings
+from gateway.core.uplink import DurableUplink
 from gateway.protocol.codes import Code
 from gateway.protocol.messages import GoAway, encode
 from gateway.protocol.subjects import Subjects
@@ -62,6 +63,8 @@ class HubSettings(msgspec.Struct, frozen=True, kw_only=True):
     node_id: str
     region: str = ""
     prefix: str = "im"
+    durable: bool = False
+    """Whether Messages go up through a stream; the bus is a DurableBus then."""
     limits: LimitSettings = LimitSettings()
     heartbeat: HeartbeatSettings = HeartbeatSettings()
     login: LoginSettings = LoginSettings()
@@ -98,6 +101,7 @@ class Hub:
         self.admission = Admission(settings.limits)
         self.flusher = Flusher()
         self.greeting = dispatcher.greeting_table()
+        self.uplink = DurableUplink(self, bus) if settings.durable else None
         self.seated = dispatcher.seated_table(self)
         self.datagrams = dispatcher.datagram_table()
         self.early_bound = early.bound_table()

@@ -46,6 +46,17 @@ class Metrics:
     """Syncs that an Auth asked for; each goes the way of a frame."""
     passed_up = 0
     """Receipts, Signals and Syncs that were handed to the bus."""
+    uplink_asked = 0
+    """Messages that a stream was asked to keep, where the uplink is durable; each is one of the next five."""
+    uplink_waiting = 0
+    """Of these, those that it has not spoken about; goes down too."""
+    uplink_confirmed = 0
+    uplink_repeated = 0
+    """It had them already, under their msg_id."""
+    uplink_refused = 0
+    """It has them not: their senders were told 4402."""
+    uplink_unknown = 0
+    """It said nothing in time: their senders were told 4402, and may send them again."""
     signals_held_back = 0
     """Signals from clients over their rate, or that the bus had no room for."""
     downstreams = 0
