@@ -29,16 +29,24 @@ class Backlog(Generic[T]):
         """Add one of `size` bytes; False when the bound is reached. Never waits."""
         if self.held >= self._bound or self.held_bytes + size > self._bound_bytes:
             return False
+        self.add(item, size)
+        return True
+
+    def add(self, item: T, size: int = 0) -> None:
+        """Add one that is bounded where it comes from."""
         self._waiting.append(item)
         self.held += 1
         self.held_bytes += size
         self._wake.wake()
-        return True
 
     async def take(self, most: int) -> list[T]:
         """Everything that waits, oldest first and up to `most`; waits for something. One task at a time."""
         while not self._waiting:
             await self._wake.wait()
+        return self.take_nowait(most)
+
+    def take_nowait(self, most: int) -> list[T]:
+        """The same without waiting; maybe nothing."""
         return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
 
     def finish(self, count: int, size: int = 0) -> None:

@@ -15,7 +15,9 @@ import trio
 from gateway._framing import HEADER, build_ack, build_chat, build_downstream
 from gateway.core.ports import Bus, Location, LocationStore
 from gateway.logic.settings import LogicSettings
+from gateway.logic.statistics import downstreams
 from gateway.logic.store import Post, Posted, Raised
+from gateway.protocol.messages import FileOffer, packet
 from gateway.protocol.subjects import Subjects
 from gateway.protocol.types import AckStatus, Action, MsgType
 
@@ -51,12 +53,9 @@ class Router:
         self._settings = settings
         self._in_slice = 0
         self._patience_until = NEVER
-        self.sent = 0
-        """Downstreams published."""
-        self.not_sent = 0
-        """Downstreams given up because the bus stayed full."""
-        self.refused = 0
-        """Downstreams that the bus can never carry: a node's id that is none, too large."""
+        self.downstreams = downstreams()
+        self.trying = 0
+        """Downstreams that wait for a full bus."""
         self.lookups_failed = 0
 
     async def locate(self, users: Iterable[int]) -> Places:
@@ -98,6 +97,13 @@ class Router:
         for user_id, server_seq in posted.recipients:
             await self._deliver_to(user_id, post, server_seq, at, places)
 
+    async def offer(self, origin: Origin, offer: FileOffer, posted: Posted, places: Places) -> None:
+        """Beside the message that announces a file: the offer, to its recipients and the sender's other connections."""
+        body = packet(offer, timestamp=posted.stored_at)
+        await self.send_to_user(origin.user_id, MsgType.FILE_OFFER, body, places, exclude=origin.conn_id)
+        for user_id, _ in posted.recipients:
+            await self.send_to_user(user_id, MsgType.FILE_OFFER, body, places)
+
     async def notify(self, raised: Raised, at: int, places: Places) -> bool:
         """Tell a sender's connections how far a message has come; False when there was none to tell."""
         frame = build_ack(0, at, raised.msg_id, raised.status, 0, raised.server_seq, at)
@@ -118,12 +124,12 @@ class Router:
         """Like `send_to_user` for what is not worth waiting for; returns to how many nodes it was sent."""
         sent = 0
         for node_id, conn_ids in _by_node(places.get(user_id, ()), exclude):
-            sent += self._publish(self._envelope(node_id, user_id, conn_ids, msg_type, packet, exclude, until))
+            sent += self._send_now(self._envelope(node_id, user_id, conn_ids, msg_type, packet, exclude, until))
         return sent
 
     def answer_nowait(self, origin: Origin, msg_type: MsgType, packet: bytes) -> bool:
         """Like `reply`, from where nothing can wait."""
-        return self._publish(self._envelope(origin.node_id, origin.user_id, (origin.conn_id,), msg_type, packet))
+        return self._send_now(self._envelope(origin.node_id, origin.user_id, (origin.conn_id,), msg_type, packet))
 
     async def _deliver_to(
         self, user_id: int, post: Post, server_seq: int, at: int, places: Places, *, exclude: int = 0
@@ -144,15 +150,9 @@ class Router:
 
     async def _send(self, envelope: tuple[str, bytes]) -> bool:
         """Publish; while the bus is full try again, up to the patience that all waiting ones share."""
-        while not self._publish(envelope):
-            now = trio.current_time()
-            patience = self._settings.send_patience
-            if now - self._patience_until > patience:  # the first in a while to find it full
-                self._patience_until = now + patience
-            if now >= self._patience_until:
-                self.not_sent += 1
-                return False
-            await trio.sleep(RETRY)
+        self.downstreams.came += 1
+        if not self._publish(envelope) and not await self._send_later(envelope):
+            return False
         self._patience_until = NEVER
         self._in_slice += 1
         if self._in_slice >= SLICE:
@@ -160,15 +160,43 @@ class Router:
             await trio.lowlevel.checkpoint()
         return True
 
+    async def _send_later(self, envelope: tuple[str, bytes]) -> bool:
+        patience = self._settings.send_patience
+        published = False
+        self.trying += 1
+        try:
+            while not published:
+                now = trio.current_time()
+                if now - self._patience_until > patience:  # the first in a while to find it full
+                    self._patience_until = now + patience
+                if now >= self._patience_until:
+                    break
+                await trio.sleep(RETRY)
+                published = self._publish(envelope)
+        finally:
+            self.trying -= 1
+            if not published:  # or cancelled
+                self.downstreams.add("given_up")
+        return published
+
+    def _send_now(self, envelope: tuple[str, bytes]) -> bool:
+        self.downstreams.came += 1
+        published = self._publish(envelope)
+        if not published:
+            self.downstreams.add("dropped")
+        return published
+
     def _publish(self, envelope: tuple[str, bytes]) -> bool:
+        """Hand it to the bus; False when that is full. What the bus can never carry is refused, and dealt with."""
         node_id, payload = envelope
         try:
             published = self._bus.publish(self._subjects.downstream(node_id), payload)
         except ValueError as error:  # a node id that is none, more than the bus carries: trying again is no use
             log.warning("downstream_refused", extra={"error": str(error)})
-            self.refused += 1
+            self.downstreams.add("refused")
             return True
-        self.sent += published
+        if published:
+            self.downstreams.add("sent")
         return published
 
 

@@ -15,12 +15,16 @@ from typing import Final
 import msgspec
 import trio
 
+from gateway.core.books import Account
 from gateway.core.ports import Bus, LocationStore, Subscription
 from gateway.logic.answers import answer_syncs
+from gateway.logic.files import FETCH_BATCH, permit_fetches
 from gateway.logic.intake import Intake, Job
-from gateway.logic.routing import Origin, Places, Router
+from gateway.logic.rerouting import Again, newer
+from gateway.logic.routing import Places, Router
 from gateway.logic.settings import LogicSettings
 from gateway.logic.signals import pass_signals
+from gateway.logic.statistics import LogicStatistics
 from gateway.logic.store import Outcome, Post, Posted, Raised, Receipt, Store, StoreFailed, Told, Write
 from gateway.protocol.codes import Code
 from gateway.protocol.subjects import LOGIC_QUEUE, Subjects
@@ -32,28 +36,6 @@ PIPELINE: Final = 4
 """Stored batches that may wait to be routed; with more, storing waits."""
 SYNC_BATCH: Final = 16
 """Sync requests read in one go."""
-
-
-class LogicStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """What a LogicService has done since the start, and what waits now."""
-
-    stored: int
-    repeated: int
-    rejected: int
-    receipts: int
-    """Receipts that were news."""
-    syncs: int
-    signals: int
-    store_failures: int
-    lookups_failed: int
-    sent: int
-    """Downstreams published."""
-    not_sent: int
-    """Downstreams given up: the bus stayed full or cannot carry them."""
-    malformed: int
-    dropped: int
-    waiting: int
-    waiting_bytes: int
 
 
 class Failed(msgspec.Struct, frozen=True):
@@ -96,8 +78,7 @@ class LogicService:
         self._intake = Intake(self._router, self._settings)
         self._told: list[Told] = []
         self._subscriptions: list[Subscription] = []
-        self._stored = self._repeated = self._rejected = self._receipts = 0
-        self._syncs = self._signals = self._store_failures = 0
+        self._store_failures = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled. A transaction that has begun is finished and its messages count as stored;
@@ -114,6 +95,7 @@ class LogicService:
                 nursery.start_soon(self._forever, self._route_next, receive)
                 nursery.start_soon(self._forever, self._answer_next)
                 nursery.start_soon(self._forever, self._signal_next)
+                nursery.start_soon(self._forever, self._permit_next)
                 nursery.start_soon(self._forever, self._redeliver_next)
                 task_status.started()
         finally:
@@ -130,7 +112,7 @@ class LogicService:
         """Return when everything received has been stored, answered and handed to the bus. The caller holds a
         deadline, drains the bus before (so that all is received) and after (so that answers arrive)."""
         intake = self._intake
-        for backlog in (intake.writes, intake.syncs, intake.signals, intake.again):
+        for backlog in (intake.writes, intake.syncs, intake.signals, intake.again, intake.fetches):
             await backlog.wait_idle()
         told, self._told = self._told, []
         if told:
@@ -139,22 +121,35 @@ class LogicService:
     def statistics(self) -> LogicStatistics:
         """Counters since the start, and what waits now."""
         intake, router = self._intake, self._router
+        ups, downs, reports = intake.upstreams, router.downstreams, intake.reports
         return LogicStatistics(
-            stored=self._stored,
-            repeated=self._repeated,
-            rejected=self._rejected + intake.rejected,
-            receipts=self._receipts,
-            syncs=self._syncs,
-            signals=self._signals,
+            received=ups.came,
+            stored=ups.became["stored"],
+            repeated=ups.became["repeated"],
+            rejected=ups.sum("rejected_"),
+            receipts=ups.became["receipts_new"],
+            syncs=ups.became["syncs"],
+            signals=ups.became["signals"],
             store_failures=self._store_failures,
             lookups_failed=router.lookups_failed,
-            sent=router.sent,
-            not_sent=router.not_sent + router.refused,
-            malformed=intake.malformed,
-            dropped=intake.dropped,
+            sent=downs.became["sent"],
+            not_sent=downs.came - downs.became["sent"] - router.trying,
+            rerouted=reports.became["rerouted"],
+            malformed=ups.became["malformed"] + reports.became["malformed"],
+            dropped=ups.sum("dropped_") + reports.became["full"],
             waiting=intake.writes.held,
             waiting_bytes=intake.writes.held_bytes,
         )
+
+    def books(self) -> list[Account]:
+        """What came from nodes, what went to them, and what became of each. Exact at any time for a caller."""
+        intake, router = self._intake, self._router
+        held = intake.writes.held + intake.syncs.held + intake.signals.held + intake.fetches.held
+        return [
+            intake.upstreams.account("logic_upstreams", held),
+            intake.reports.account("logic_undelivered", intake.again.held),
+            router.downstreams.account("logic_downstreams", router.trying),
+        ]
 
     async def _forever(self, step: Callable[..., Awaitable[None]], *args: object) -> None:
         """A bug costs the batch it met, never the service."""
@@ -188,30 +183,42 @@ class LogicService:
 
     async def _route_next(self, stored: trio.MemoryReceiveChannel[list[Finished]]) -> None:
         batch = await stored.receive()
+        done = 0
         try:
             places = await self._router.locate(user for finished in batch for user in _concerned(*finished))
             now = self._wall_ms()
             for job, outcome in batch:
-                if isinstance(job.work, Post):
-                    await self._finish_post(job.origin, job.work, outcome, places, now)
-                elif isinstance(outcome, Raised):
-                    self._receipts += 1
-                    if await self._router.notify(outcome, now, places):
-                        self._told.append(Told(outcome.key, outcome.status))
+                await self._route(job, outcome, places, now)
+                self._settle(job, outcome)
+                done += 1
         finally:
-            self._intake.writes.finish(len(batch), sum(job.size for job, _ in batch))
+            for job, outcome in batch[done:]:
+                self._settle(job, outcome)
 
-    async def _finish_post(
-        self, origin: Origin, post: Post, outcome: Outcome | Failed, places: Places, now: int
-    ) -> None:
-        if isinstance(outcome, Posted):
-            self._stored += not outcome.repeated
-            self._repeated += outcome.repeated
-            await self._router.deliver(origin, post, outcome, places)
+    async def _route(self, job: Job[Post | Receipt], outcome: Outcome | Failed, places: Places, now: int) -> None:
+        if not isinstance(job.work, Post):
+            if isinstance(outcome, Raised) and await self._router.notify(outcome, now, places):
+                self._told.append(Told(outcome.key, outcome.status))
+        elif isinstance(outcome, Posted):
+            await self._router.deliver(job.origin, job.work, outcome, places)
+            if job.offer is not None and not outcome.repeated:
+                await self._router.offer(job.origin, job.offer, outcome, places)
         else:
-            self._rejected += 1
-            code = outcome.code if isinstance(outcome, Failed) else Code.INVALID_PAYLOAD
-            await self._router.reject(origin, post.msg_id, code, now)
+            await self._router.reject(job.origin, job.work.msg_id, _rejection(outcome), now)
+
+    def _settle(self, job: Job[Post | Receipt], outcome: Outcome | Failed) -> None:
+        """Count what became of one, whether or not anybody could be told, and give its room back."""
+        if isinstance(job.work, Post):
+            if isinstance(outcome, Posted):
+                became = "repeated" if outcome.repeated else "stored"
+            else:
+                became = f"rejected_{_rejection(outcome):d}"
+        elif isinstance(outcome, Failed):
+            became = "receipts_lost"
+        else:
+            became = "receipts_new" if isinstance(outcome, Raised) else "receipts_old"
+        self._intake.upstreams.add(became)
+        self._intake.writes.finish(1, job.size)
 
     # -- what is not stored --------------------------------------------------------------------------------
 
@@ -222,25 +229,48 @@ class LogicService:
             if told:
                 await self._write(told)
         finally:
-            self._syncs += len(jobs)
+            self._intake.upstreams.add("syncs", len(jobs))
             self._intake.syncs.finish(len(jobs))
 
     async def _signal_next(self) -> None:
         jobs = await self._intake.signals.take(self._settings.max_signals)
         try:
-            self._signals += await pass_signals(self._store, self._router, jobs, self._wall_ms())
+            await pass_signals(self._store, self._router, jobs, self._wall_ms())
         finally:
+            self._intake.upstreams.add("signals", len(jobs))
             self._intake.signals.finish(len(jobs))
 
-    async def _redeliver_next(self) -> None:
-        again = await self._intake.again.take(self._settings.max_signals)
+    async def _permit_next(self) -> None:
+        jobs = await self._intake.fetches.take(FETCH_BATCH)
         try:
-            places = await self._router.locate(each.user_id for each in again)
-            for each in again:
-                newer = [place for place in places.get(each.user_id, ()) if place.conn_id > each.conn_id]
-                await self._router.send_to_user(each.user_id, MsgType.MESSAGE, each.packet, {each.user_id: newer})
+            await permit_fetches(self._store, self._router, jobs, self._wall_ms())
         finally:
-            self._intake.again.finish(len(again), sum(each.size for each in again))
+            self._intake.upstreams.add("fetches", len(jobs))
+            self._intake.fetches.finish(len(jobs))
+
+    async def _redeliver_next(self) -> None:
+        jobs = await self._intake.again.take(self._settings.max_signals)
+        outcomes: list[str] = []
+        try:
+            places = await self._router.locate(each.user_id for each in jobs)
+            for each in jobs:
+                outcomes.append(await self._redeliver(each, places))
+        finally:
+            for each in jobs:
+                self._intake.reports.add(outcomes.pop(0) if outcomes else "not_sent")
+                self._intake.again.finish(1, each.size)
+
+    async def _redeliver(self, each: Again, places: Places) -> str:
+        there = {each.user_id: newer(each, places.get(each.user_id, ()))}
+        if not there[each.user_id]:
+            return "offline"
+        sent = await self._router.send_to_user(each.user_id, MsgType.MESSAGE, each.packet, there)
+        return "rerouted" if sent else "not_sent"
+
+
+def _rejection(outcome: Outcome | Failed) -> Code:
+    """What the sender of a message that is not stored is told."""
+    return outcome.code if isinstance(outcome, Failed) else Code.INVALID_PAYLOAD
 
 
 def _concerned(job: Job[Post | Receipt], outcome: Outcome | Failed) -> Iterable[int]:

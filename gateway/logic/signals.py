@@ -17,22 +17,20 @@ LIFE: Final = 10_000
 Members = Mapping[int, frozenset[int]]
 
 
-async def pass_signals(store: Store, router: Router, jobs: Sequence[Job[Signal]], now: int) -> int:
-    """Send each to whom it is for; a group's only from its members. Returns how many envelopes were sent."""
+async def pass_signals(store: Store, router: Router, jobs: Sequence[Job[Signal]], now: int) -> None:
+    """Send each to whom it is for; a group's only from its members."""
     groups = {job.work.group_id for job in jobs if job.work.group_id}
     try:
         members = await store.members(list(groups)) if groups else {}
     except StoreFailed:
         members = {}
     places = await router.locate(user for job in jobs for user in _targets(job, members))
-    sent = 0
     for job in jobs:
         targets = [user for user in _targets(job, members) if user in places]
         if targets:
             body = packet(job.work, timestamp=now)
             for user in targets:
-                sent += router.send_or_drop(user, MsgType.SIGNAL, body, places, job.origin.conn_id, now + LIFE)
-    return sent
+                router.send_or_drop(user, MsgType.SIGNAL, body, places, job.origin.conn_id, now + LIFE)
 
 
 def _targets(job: Job[Signal], members: Members) -> Sequence[int]:
