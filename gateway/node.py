@@ -17,8 +17,8 @@ import trio
 
 from gateway.backends.dev_keys import development_key, issue_token, open_authenticator
 from gateway.cluster import file_store, open_ports, open_store, open_thread
-from gateway.config import Config, check
-from gateway.console.browser import BrowserPage, development_origins
+from gateway.config import Config, ConfigError, check
+from gateway.console.browser import BrowserPage, WebTransportAddress, development_origins
 from gateway.console.server import serve_console
 from gateway.core.file_store import FileStore
 from gateway.core.hub import Hub, HubSettings
@@ -34,6 +34,8 @@ from gateway.transports.stream import serve_stream
 
 if TYPE_CHECKING:
     import trio_websocket
+
+    from gateway.transports.quic.door import QuicDoor
 
 log = logging.getLogger("gateway.node")
 
@@ -88,10 +90,11 @@ class Node:
         self.push = Push(bus, locations, subjects)
         """`await node.push(user_id, message)`: to a user, wherever they are connected."""
         self.addresses: dict[str, str] = {}
-        """Where this node listens once it runs: `tcp`, `websocket`, `console`, each `host:port`."""
+        """Where this node listens once it runs: `tcp`, `websocket`, `quic`, `console`, each `host:port`."""
         self._logic = logic(self.push) if logic is not None else None
         self._token_maker = token_maker
-        self._doors = Doors(config.tcp, config.websocket, self.hub)
+        self._quic = _quic_door(config, self.hub) if config.quic.enabled else None
+        self._doors = Doors(config.tcp, config.websocket, self.hub, quic=self._quic)
         self._left = trio.Event()
         self._running = False
 
@@ -150,7 +153,10 @@ class Node:
         paths = {"tcp": "", "websocket": websocket.path}
         addresses = {name: self.addresses[name] for name in schemes if name in self.addresses}
         endpoints = tuple(f"{schemes[name]}://{address}{paths[name]}" for name, address in addresses.items())
-        address = next(iter(addresses.values()), "")
+        quic = self.addresses.get("quic", "")
+        if quic:
+            endpoints += (f"quic://{quic}", *([self._webtransport_url()] if self.config.webtransport.enabled else []))
+        address = next(iter(addresses.values()), quic)
         return msgspec.structs.replace(self.hub.record(), address=address, endpoints=endpoints)
 
     def _page(self) -> Callable[[int], BrowserPage] | None:
@@ -163,9 +169,23 @@ class Node:
 
         def page(port: int) -> BrowserPage:
             self._doors.allow_origins(development_origins(port))
-            return BrowserPage(console_port=port, websocket_url=url, issue_token=issue_token)
+            webtransport = self._webtransport if "quic" in self.addresses and self.config.webtransport.enabled else None
+            return BrowserPage(console_port=port, websocket_url=url, issue_token=issue_token, webtransport=webtransport)
 
         return page
+
+    def _webtransport(self) -> WebTransportAddress:
+        hashes = (self.certificate_sha256,) if self.certificate_sha256 else ()
+        return WebTransportAddress(self._webtransport_url(), hashes)
+
+    def _webtransport_url(self) -> str:
+        return f"https://{self.addresses['quic']}{self.config.webtransport.path}"
+
+    @property
+    def certificate_sha256(self) -> str:
+        """SHA-256, in hex, of the certificate that the node signed for itself; empty with one of your own."""
+        certificates = self._quic.certificates if self._quic is not None else None
+        return certificates.fingerprint if certificates is not None and certificates.renews else ""
 
     # -- links that somebody else accepted -----------------------------------------------------------------
 
@@ -246,6 +266,22 @@ async def open_node(
             file_store=file_store(config),
             token_maker=_token_maker(config) if own_keys else None,
         )
+
+
+def _quic_door(config: Config, hub: Hub) -> QuicDoor:
+    from gateway.transports.quic.door import QuicDoor  # and aioquic: for those who use it
+
+    try:
+        return QuicDoor(
+            config.quic,
+            config.webtransport,
+            serve=hub.serve,
+            admission=hub.admission,
+            data_dir=config.data_dir,
+            origins=config.websocket.origins,
+        )
+    except ValueError as error:
+        raise ConfigError([f"quic.{error}"]) from None
 
 
 def _token_maker(config: Config) -> Callable[[int], str]:

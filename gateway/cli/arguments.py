@@ -19,6 +19,8 @@ _SHORT = (
     ("--tcp-port", "tcp.port", "PORT", "port for TCP; 0 lets the system choose"),
     ("--websocket-host", "websocket.host", "ADDRESS", "where to listen for WebSocket"),
     ("--websocket-port", "websocket.port", "PORT", "port for WebSocket"),
+    ("--quic-host", "quic.host", "ADDRESS", "where to listen for QUIC and WebTransport"),
+    ("--quic-port", "quic.port", "PORT", "UDP port for QUIC and WebTransport"),
     ("--console-host", "console.host", "ADDRESS", "where to listen for health and metrics"),
     ("--console-port", "console.port", "PORT", "port for health and metrics"),
     ("--log-level", "log.level", "LEVEL", "debug, info, warning or error"),
@@ -130,7 +132,7 @@ def _run(commands: Any) -> None:
         "elsewhere and given the time to, at most drain.timeout seconds; a second one stops at once.",
         "  python -m gateway\n"
         "  python -m gateway run --config gateway.toml\n"
-        "  python -m gateway run --tcp-port 9001 --data-dir /tmp/second --websocket-port 0 --console-port 0\n"
+        "  python -m gateway run --data-dir second --tcp-port 9001 --websocket-port 0 --quic-port 0 --console-port 0\n"
         "  GATEWAY_LOG__LEVEL=debug python -m gateway\n",
     )
     _configured(parser)

@@ -12,26 +12,28 @@ from gateway.backends.dev_keys import FILE_NAME
 from gateway.config import Config
 
 
-def banner(config: Config, addresses: Mapping[str, str]) -> str:
-    """The whole text. `addresses` are `host:port` by listener."""
-    return "\n".join([*_lines(config, addresses)]) + "\n"
+def banner(config: Config, addresses: Mapping[str, str], certificate_sha256: str = "") -> str:
+    """The whole text. `addresses` are `host:port` by listener; `certificate_sha256` is the self-signed one's."""
+    return "\n".join([*_lines(config, addresses, certificate_sha256)]) + "\n"
 
 
-def _lines(config: Config, addresses: Mapping[str, str]) -> Iterator[str]:
+def _lines(config: Config, addresses: Mapping[str, str], certificate_sha256: str) -> Iterator[str]:
     yield f"trio-gateway {__version__}, node {config.node_id}"
     for name, url in urls(config, addresses).items():
-        yield f"  {name:<10} {url}"
+        yield f"  {name:<12} {url}"
     if config.development:
         command = _command()
         where = "" if config.data_dir == Config().data_dir else f" --data-dir {quote(config.data_dir)}"
         tcp = urls(config, addresses).get("tcp", "")
         chat = where if tcp in ("", "tcp://127.0.0.1:9000") else f"{where} --url {tcp}"
         yield f"Development mode, for this machine only: tokens are signed with {Path(config.data_dir) / FILE_NAME}."
+        if certificate_sha256:
+            yield f"  certificate  {certificate_sha256} (SHA-256, self-signed, of QUIC and WebTransport)"
         if "websocket" in addresses and "console" in addresses:
-            yield f"  a browser  {urls(config, addresses)['console']}"
-        yield f"  a token    {command} token --user 1001{where}"
-        yield f"  a chat     {command} chat --user 1001 --to 1002{chat}"
-        yield f"             {command} chat --user 1002 --to 1001{chat}"
+            yield f"  a browser    {urls(config, addresses)['console']}"
+        yield f"  a token      {command} token --user 1001{where}"
+        yield f"  a chat       {command} chat --user 1001 --to 1002{chat}"
+        yield f"               {command} chat --user 1002 --to 1001{chat}"
     yield "Ctrl-C drains and stops; twice stops at once."
 
 
@@ -50,6 +52,10 @@ def urls(config: Config, addresses: Mapping[str, str]) -> dict[str, str]:
     if "websocket" in addresses:
         scheme = "ws" if config.websocket.tls is None else "wss"
         found["websocket"] = f"{scheme}://{addresses['websocket']}{config.websocket.path}"
+    if "quic" in addresses:
+        found["quic"] = f"quic://{addresses['quic']}"
+        if config.webtransport.enabled:
+            found["webtransport"] = f"https://{addresses['quic']}{config.webtransport.path}"
     if "console" in addresses:
         found["console"] = f"http://{addresses['console']}/"
     return found

@@ -113,7 +113,7 @@ async def _serve(config: Config, opened: Callable[[], Opened[S]], announce: Call
 def _announce(config: Config, node: Node) -> None:
     log.info("serving", extra={"node": config.node_id, "development": config.development, **node.addresses})
     if is_readable(config.log, sys.stderr):
-        print(banner(config, node.addresses), end="", flush=True)
+        print(banner(config, node.addresses, node.certificate_sha256), end="", flush=True)
 
 
 def _reason(error: Exception) -> Exception | None:

@@ -28,8 +28,12 @@ STATIC: Mapping[str, tuple[str, str]] = MappingProxyType(
         "/chat.css": ("chat.css", STYLE),
         "/gateway-client.js": ("gateway-client.js", SCRIPT),
         "/delivery.js": ("delivery.js", SCRIPT),
+        "/dial.js": ("dial.js", SCRIPT),
         "/host.js": ("host.js", SCRIPT),
+        "/race.js": ("race.js", SCRIPT),
+        "/webtransport.js": ("webtransport.js", SCRIPT),
         "/wire.js": ("wire.js", SCRIPT),
+        "/wires.js": ("wires.js", SCRIPT),
         "/message.js": ("message.js", SCRIPT),
         "/flatbuffers.js": ("flatbuffers.js", SCRIPT),
         "/flatbuffers.LICENSE.txt": ("flatbuffers.LICENSE.txt", TEXT),
@@ -48,21 +52,38 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
 
+class WebTransportAddress(msgspec.Struct, frozen=True, rename="camel"):
+    """Where pages open WebTransport, and which certificate they are to believe there."""
+
+    url: str
+    certificate_hashes: tuple[str, ...] = ()
+    """SHA-256 in hex, for `serverCertificateHashes`; empty where a public authority vouches for it."""
+
+
 def development_origins(port: int) -> tuple[str, ...]:
-    """The origins that the page has on a loopback console at `port`; the WebSocket listener must allow them."""
+    """The origins that the page has on a loopback console at `port`; the listeners for pages must allow them."""
     return (f"http://127.0.0.1:{port}", f"http://localhost:{port}", f"http://[::1]:{port}")
 
 
 class BrowserPage:
     """Answers for the paths of `STATIC` and for `TOKEN_PATH`; made once, in development mode only."""
 
-    def __init__(self, *, console_port: int, websocket_url: str, issue_token: Callable[[int], str]) -> None:
-        """`websocket_url` is what pages connect to (`ws://127.0.0.1:8080/ws`); `issue_token` makes a user's token."""
+    def __init__(
+        self,
+        *,
+        console_port: int,
+        websocket_url: str,
+        issue_token: Callable[[int], str],
+        webtransport: Callable[[], WebTransportAddress] | None = None,
+    ) -> None:
+        """`websocket_url` is what pages connect to (`ws://127.0.0.1:8080/ws`); `issue_token` makes a user's token;
+        `webtransport` says, each time, where and with which certificate pages may try WebTransport first."""
         self._origins = frozenset(development_origins(console_port))
         self._hosts = frozenset(origin.removeprefix("http://") for origin in self._origins)
         self._websocket_url = websocket_url
         self._issue_token = issue_token
-        self._headers = _security_headers(websocket_url)
+        self._webtransport = webtransport
+        self._headers = _security_headers(websocket_url, *([webtransport().url] if webtransport else []))
         folder = resources.files("gateway.console") / "static"
         self._files = {path: (kind, (folder / name).read_bytes()) for path, (name, kind) in STATIC.items()}
 
@@ -89,7 +110,11 @@ class BrowserPage:
         users = parse_qs(query, max_num_fields=4).get("user", []) if len(query) <= 64 else []
         if len(users) != 1 or not _USER.fullmatch(users[0]) or int(users[0]) > LARGEST_USER_ID:
             return self._refusal(400, f"say ?user=N with N from 1 to {LARGEST_USER_ID}")
-        told = {"token": self._issue_token(int(users[0])), "url": self._websocket_url}
+        told = {
+            "token": self._issue_token(int(users[0])),
+            "url": self._websocket_url,
+            "webTransport": self._webtransport() if self._webtransport is not None else None,
+        }
         return self._served(200, JSON, msgspec.json.encode(told))
 
     def _refusal(self, status: int, reason: str, *more: tuple[str, str]) -> Served:
@@ -100,11 +125,12 @@ class BrowserPage:
         return Served(status=status, headers=(*own, *self._headers, *more), body=body)
 
 
-def _security_headers(websocket_url: str) -> tuple[tuple[str, str], ...]:
-    scheme, host, *_ = urlsplit(websocket_url)
+def _security_headers(*urls: str) -> tuple[tuple[str, str], ...]:
+    """`urls`: where the page may connect, beside the console."""
+    origins = " ".join(f"{parts.scheme}://{parts.netloc}" for parts in map(urlsplit, urls))
     policy = (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; "
-        f"connect-src 'self' {scheme}://{host}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        f"connect-src 'self' {origins}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     return (
         ("cache-control", "no-store"),

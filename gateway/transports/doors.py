@@ -1,10 +1,10 @@
-"""All listeners of a node on one reactor."""
+"""All listeners of a node: those for sockets on one reactor, and the UDP port."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
@@ -20,6 +20,9 @@ from gateway.transports.tcp import TcpLink
 from gateway.transports.tls import TlsLink, TlsServer, load_tls
 from gateway.transports.upgrade import unavailable
 from gateway.transports.websocket import WebSocketLink, WebSocketTerms
+
+if TYPE_CHECKING:
+    from gateway.transports.quic.door import QuicDoor
 
 
 class Host(Protocol):
@@ -38,7 +41,10 @@ class Doors:
         ValueError: settings that cannot be followed (a certificate that cannot be read, a network that is none).
     """
 
-    def __init__(self, tcp: TcpSettings, websocket: WebSocketSettings, host: Host) -> None:
+    def __init__(
+        self, tcp: TcpSettings, websocket: WebSocketSettings, host: Host, *, quic: QuicDoor | None = None
+    ) -> None:
+        self._quic = quic
         self._reactor = Reactor()
         self._host = host
         self._terms: WebSocketTerms | None = None
@@ -59,22 +65,31 @@ class Doors:
             await nursery.start(self._reactor.run)
             for listener in self._listeners:
                 await nursery.start(listener.run)
-            task_status.started({each.name: _printed(each.address, each.port) for each in self._listeners})
+            addresses = {each.name: _printed(each.address, each.port) for each in self._listeners}
+            if self._quic is not None:
+                addresses["quic"] = _printed(*await nursery.start(self._quic.run))
+            task_status.started(addresses)
 
     def allow_origins(self, origins: Iterable[str]) -> None:
-        """Let pages of further origins open WebSockets, as the settings' may."""
+        """Let pages of further origins connect, as the settings' may."""
         if self._terms is not None:
             self._terms.rules.allow(origins)
+        if self._quic is not None:
+            self._quic.allow_origins(origins)
 
     def reload(self) -> None:
         """Read the certificates anew, for handshakes that begin from now on."""
         for each in self._secured:
             each.reload()
+        if self._quic is not None:
+            self._quic.reload()
 
     async def close(self) -> None:
         """Accept nobody more; connections stay."""
         for listener in self._listeners:
             listener.close()
+        if self._quic is not None:
+            self._quic.close()
         await trio.lowlevel.checkpoint()
 
     def _tcp(self, settings: TcpSettings) -> Listener:

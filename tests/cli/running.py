@@ -82,7 +82,7 @@ class Running:
         return await self.process.wait()
 
 
-PORTS = ("--tcp-port", "0", "--websocket-port", "0", "--console-port", "0")
+PORTS = ("--tcp-port", "0", "--websocket-port", "0", "--quic-port", "0", "--console-port", "0")
 
 
 @asynccontextmanager

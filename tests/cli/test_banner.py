@@ -6,8 +6,14 @@ from gateway.backends.settings import JwtSettings, KeySettings
 from gateway.cli.banner import banner, urls
 from gateway.config import Config
 from gateway.transports.settings import TcpSettings, TlsSettings
+from gateway.transports.settings_webtransport import WebTransportSettings
 
-ADDRESSES = {"tcp": "127.0.0.1:9000", "websocket": "127.0.0.1:8080", "console": "127.0.0.1:8090"}
+ADDRESSES = {
+    "tcp": "127.0.0.1:9000",
+    "websocket": "127.0.0.1:8080",
+    "quic": "127.0.0.1:8443",
+    "console": "127.0.0.1:8090",
+}
 
 
 def test_where_it_listens_and_what_to_type_next() -> None:
@@ -18,6 +24,16 @@ def test_where_it_listens_and_what_to_type_next() -> None:
     assert "python -m gateway token --user 1001\n" in shown
     assert "python -m gateway chat --user 1001 --to 1002\n" in shown
     assert "Development mode" in shown
+    assert "certificate" not in shown
+
+
+def test_what_listens_on_udp_and_whom_to_believe_there() -> None:
+    shown = banner(Config(), ADDRESSES, "ab" * 32)
+    assert "quic://127.0.0.1:8443\n" in shown
+    assert "https://127.0.0.1:8443/im\n" in shown
+    assert "ab" * 32 in shown
+    off = Config(webtransport=WebTransportSettings(enabled=False))
+    assert "https" not in banner(off, ADDRESSES)
 
 
 def test_what_to_type_fits_this_node() -> None:

@@ -9,7 +9,14 @@ from importlib import resources
 import msgspec
 import pytest
 
-from gateway.console.browser import STATIC, TOKEN_PATH, BrowserPage, Served, development_origins
+from gateway.console.browser import (
+    STATIC,
+    TOKEN_PATH,
+    BrowserPage,
+    Served,
+    WebTransportAddress,
+    development_origins,
+)
 
 HOST = {"host": "127.0.0.1:9100"}
 
@@ -84,9 +91,31 @@ def test_a_foreign_host_is_refused_everywhere(page: BrowserPage, path: str, host
 
 def test_a_token_comes_with_the_address_to_use_it_at(page: BrowserPage) -> None:
     served = asked(page)
-    assert msgspec.json.decode(served.body) == {"token": "token-of-1001", "url": "ws://127.0.0.1:8080/ws"}
+    assert msgspec.json.decode(served.body) == {
+        "token": "token-of-1001",
+        "url": "ws://127.0.0.1:8080/ws",
+        "webTransport": None,
+    }
     assert dict(served.headers)["cache-control"] == "no-store"
     assert page.answer("GET", TOKEN_PATH, "user=1", {"host": "LocalHost:9100"}) is not None
+
+
+def test_where_webtransport_is_told_too_with_the_certificate_of_this_moment() -> None:
+    hashes = ["aa"]
+    page = BrowserPage(
+        console_port=9100,
+        websocket_url="ws://127.0.0.1:8080/ws",
+        issue_token=str,
+        webtransport=lambda: WebTransportAddress("https://127.0.0.1:8443/im", tuple(hashes)),
+    )
+    hashes[0] = "bb"
+    served = asked(page)
+    assert msgspec.json.decode(served.body)["webTransport"] == {
+        "url": "https://127.0.0.1:8443/im",
+        "certificateHashes": ["bb"],
+    }
+    policy = dict(served.headers)["content-security-policy"]
+    assert "connect-src 'self' ws://127.0.0.1:8080 https://127.0.0.1:8443;" in policy
 
 
 @pytest.mark.parametrize("origin", development_origins(9100))

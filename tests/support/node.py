@@ -24,12 +24,17 @@ from gateway.config import Config
 from gateway.console.settings import ConsoleSettings
 from gateway.logic.function import OnMessage
 from gateway.node import Node, open_node
+from gateway.protocol.types import Lane
 from gateway.transports.settings import TcpSettings, TlsSettings
+from gateway.transports.settings_quic import QuicSettings
 from gateway.transports.settings_websocket import WebSocketSettings
 from tests.support.peer import Peer
+from tests.support.quic_peer import QuicClient, start_quic
 
-LinkKind = Literal["tcp", "tcps", "ws", "wss"]
-LINKS: tuple[LinkKind, ...] = ("tcp", "tcps", "ws", "wss")
+LinkKind = Literal["tcp", "tcps", "ws", "wss", "quic"]
+SOCKET_LINKS: tuple[LinkKind, ...] = ("tcp", "tcps", "ws", "wss")
+"""Those of the reactor: each is a socket of its own, which `raw` opens."""
+LINKS: tuple[LinkKind, ...] = (*SOCKET_LINKS, "quic")
 PATIENCE = 30.0
 """Seconds until a wait is given up: far more than any needs on a busy machine."""
 
@@ -40,6 +45,7 @@ def _authority() -> tuple[trustme.CA, TemporaryDirectory[str], str]:
     authority = trustme.CA()
     pem = str(Path(folder.name) / "server.pem")
     authority.issue_cert("127.0.0.1", "localhost").private_key_and_cert_chain_pem.write_to_path(pem)
+    authority.cert_pem.write_to_path(str(Path(folder.name) / "ca.pem"))
     return authority, folder, pem
 
 
@@ -70,12 +76,15 @@ class RunningNode:
         self.kind = kind
         self._nursery = nursery
         self._opened: list[Transport | trio.SocketStream] = []
+        self._quic: list[QuicClient] = []
         self._key = development_key(node.config.data_dir)
 
     @property
     def url(self) -> str:
         """Where clients connect."""
         name, path = ("tcp", "") if self.kind.startswith("tcp") else ("websocket", "/ws")
+        if self.kind == "quic":
+            name, path = "quic", ""
         return f"{self.kind}://{self.node.addresses[name]}{path}"
 
     def token(self, user: int, **claims: Any) -> str:
@@ -97,8 +106,17 @@ class RunningNode:
         return transport
 
     async def connect(self) -> Peer:
-        """A link that is up, not authenticated."""
+        """A link that is up, not authenticated. On QUIC it has a control lane only."""
+        if self.kind == "quic":
+            return Peer((await self.quic()).open(Lane.CONTROL))
         return Peer(await self.transport())
+
+    async def quic(self, **settings: Any) -> QuicClient:
+        """A QUIC connection without any stream; `settings` are of `start_quic`."""
+        settings = {"authority": _authority()[1].name + "/ca.pem", **settings}
+        client = await start_quic(self._nursery, self.node.addresses["quic"], **settings)
+        self._quic.append(client)
+        return client
 
     async def seated(self, user: int, device: str = "phone", **fields: Any) -> Peer:
         """A connection with a session."""
@@ -108,7 +126,10 @@ class RunningNode:
         return peer
 
     async def free(self) -> None:
-        """Close every link that a test left open, without a word."""
+        """Close every link that a test left open, without a word; on QUIC there is none without."""
+        for client in self._quic:
+            if client.closed is None:
+                client.close(0)
         for each in self._opened:
             with trio.CancelScope() as scope:
                 scope.cancel()
@@ -159,15 +180,20 @@ async def neighbour(running: RunningNode) -> AsyncIterator[Neighbour]:
 
 
 def test_config(data_dir: Path, kind: LinkKind, **sections: Any) -> Config:
-    """Every port chosen by the system; `sections` replaces whole sections or single settings of `tcp`, `websocket`."""
+    """Every port chosen by the system; `sections` replaces whole sections, or single settings of `tcp`, `websocket` and
+    `quic`."""
     tls = server_tls() if kind in ("tcps", "wss") else None
     tcp = TcpSettings(port=0, tls=tls if kind == "tcps" else None, enabled=kind.startswith("tcp"))
     websocket = WebSocketSettings(port=0, tls=tls if kind == "wss" else None, enabled=kind.startswith("ws"))
+    quic = QuicSettings(port=0, certificate=_authority()[2], enabled=kind == "quic")
+    if isinstance(sections.get("quic"), dict):
+        quic = msgspec.structs.replace(quic, **sections.pop("quic"))
     if isinstance(sections.get("tcp"), dict):
         tcp = msgspec.structs.replace(tcp, **sections.pop("tcp"))
     if isinstance(sections.get("websocket"), dict):
         websocket = msgspec.structs.replace(websocket, **sections.pop("websocket"))
-    fields: dict[str, Any] = {"tcp": tcp, "websocket": websocket, "console": ConsoleSettings(enabled=False), **sections}
+    console = ConsoleSettings(enabled=False)
+    fields: dict[str, Any] = {"tcp": tcp, "websocket": websocket, "quic": quic, "console": console, **sections}
     return Config(data_dir=str(data_dir), **fields)
 
 
