@@ -55,8 +55,8 @@ class QuicSettings(Settings, frozen=True):
     """From which the keys of stateless resets and Retry tokens are derived; 32 characters or more, the same for all
     nodes behind one address. Empty: one that the node makes and keeps in `data_dir`."""
     server_id: Annotated[str, Meta(pattern=r"^([0-9a-fA-F]{16})?$")] = ""
-    """Eight bytes in hexadecimal that stand in every connection id, for load balancers that route by them (QUIC-LB, plain
-    text, configuration 0). Empty: none, and connection ids are 8 bytes shorter."""
+    """Eight bytes in hexadecimal that stand in every connection id, for load balancers that route by them (QUIC-LB,
+    plain text, configuration 0). Empty: none, and connection ids are 8 bytes shorter."""
     stream_opens_per_second: Count = 100
     """Streams that a client may open per second; twice as many at once after silence. One more closes with 4302."""
     stream_resets_per_second: Count = 50
