@@ -24,6 +24,7 @@ def gateway() -> None:
     from gateway.console.settings import ConsoleSettings
     from gateway.core.ports import Credentials, Identity
     from gateway.transports.settings import TcpSettings
+    from gateway.transports.settings_quic import QuicSettings
     from gateway.transports.settings_websocket import WebSocketSettings
 
     class Anybody:
@@ -35,6 +36,7 @@ def gateway() -> None:
             data_dir=data_dir,
             tcp=TcpSettings(port=0),
             websocket=WebSocketSettings(enabled=False),
+            quic=QuicSettings(enabled=False),
             console=ConsoleSettings(enabled=False),
         )
         async with open_node(config, authenticator=Anybody()) as node, trio.open_nursery() as nursery:

@@ -30,6 +30,7 @@ from gateway.protocol.messages import ChatMessage, encode, packet
 from gateway.protocol.types import Action, MsgType
 from gateway.protocol.websocket import server_header
 from gateway.transports.settings import TcpSettings
+from gateway.transports.settings_quic import QuicSettings
 from gateway.transports.settings_websocket import WebSocketSettings
 
 MESSAGE = ChatMessage(msg_id="fan-0001", from_user=1, to_user=2, content="sixteen letters!", timestamp=1)
@@ -69,6 +70,7 @@ async def measure(connections: int, rounds: int, data_dir: str) -> dict[str, lis
         data_dir=data_dir,
         tcp=TcpSettings(enabled=False),
         websocket=WebSocketSettings(port=0),
+        quic=QuicSettings(enabled=False),
         console=ConsoleSettings(enabled=False),
     )
     bus = MemoryBus()

@@ -22,6 +22,7 @@ from gateway.console.settings import ConsoleSettings
 from gateway.core.ports import Credentials, Identity
 from gateway.core.settings import HeartbeatSettings, LimitSettings
 from gateway.transports.settings import TcpSettings, TlsSettings
+from gateway.transports.settings_quic import QuicSettings
 from gateway.transports.settings_websocket import WebSocketSettings
 
 
@@ -59,6 +60,7 @@ async def main(kind: str, certificate: str, data_dir: str) -> None:
         data_dir=data_dir,
         tcp=TcpSettings(enabled=transport == "tcp", port=0, tls=tls),
         websocket=WebSocketSettings(enabled=transport == "websocket", port=0, tls=tls),
+        quic=QuicSettings(enabled=False),
         console=ConsoleSettings(enabled=False),
         limits=LimitSettings(max_connections_per_address=1_000_000),
         heartbeat=HeartbeatSettings(interval=3_600, timeout=10_800),

@@ -36,6 +36,7 @@ def gateway() -> None:
     from gateway.core.ports import Credentials, Identity
     from gateway.core.settings import LimitSettings
     from gateway.transports.settings import TcpSettings
+    from gateway.transports.settings_quic import QuicSettings
     from gateway.transports.settings_websocket import WebSocketSettings
 
     class Anybody:
@@ -47,6 +48,7 @@ def gateway() -> None:
             data_dir=data_dir,
             tcp=TcpSettings(enabled=False),
             websocket=WebSocketSettings(port=0),
+            quic=QuicSettings(enabled=False),
             console=ConsoleSettings(enabled=False),
             limits=LimitSettings(message_rate=1e9, message_burst=1_000_000_000),
         )

@@ -121,6 +121,7 @@ class Machine:
         async with started(
             *("run", "--data-dir", str(self.data_dir), "--console-port", "0", "--log-format", "json"),
             *("--tcp-port", str(self.ports["tcp"]), "--websocket-port", str(self.ports["websocket"])),
+            *("--quic-port", "0"),
         ) as program:
             await self._serving(program)
             yield program

@@ -15,6 +15,7 @@ from gateway.config import Config
 from gateway.console.settings import ConsoleSettings
 from gateway.node import Node, open_node
 from gateway.transports.settings import TcpSettings
+from gateway.transports.settings_quic import QuicSettings
 from gateway.transports.settings_websocket import WebSocketSettings
 from tests.console.asking import Asker
 
@@ -25,6 +26,7 @@ async def serving(directory: Path, auth: JwtSettings) -> AsyncIterator[tuple[Nod
         data_dir=str(directory),
         tcp=TcpSettings(enabled=False),
         websocket=WebSocketSettings(port=0),
+        quic=QuicSettings(port=0),
         console=ConsoleSettings(port=0),
         auth=auth,
     )
@@ -53,6 +55,10 @@ async def test_in_development_mode_the_page_is_there_and_what_it_is_given_opens_
         assert (await asker.ask("/")).headers["content-type"].startswith("text/html")
         granted = msgspec.json.decode((await asker.ask("/dev/token?user=1001")).body)
         assert granted["url"] == f"ws://{node.addresses['websocket']}/ws"
+        assert granted["webTransport"] == {
+            "url": f"https://{node.addresses['quic']}/im",
+            "certificateHashes": [node.certificate_sha256],
+        }
         for name in ("127.0.0.1", "localhost"):
             assert await upgraded(node, f"http://{name}:{asker.port}") == 101
         assert await upgraded(node, f"http://evil.example:{asker.port}") == 403

@@ -110,9 +110,11 @@ async def test_the_example_runs_and_ends(tmp_path: Path, number: signal.Signals)
     """As a user would: two clients talk through it; Ctrl-C, or an end without a word, leaves nothing that hurts."""
     source = (ROOT / "examples" / "embed.py").read_text()
     program = tmp_path / "embed.py"
-    ports = "tcp=TcpSettings(port=0), websocket=WebSocketSettings(port=0), console=ConsoleSettings(port=0)"
+    sections = {"tcp": "Tcp", "websocket": "WebSocket", "quic": "Quic", "console": "Console"}
+    ports = ", ".join(f"{name}={kind}Settings(port=0)" for name, kind in sections.items())
     imports = (
         "from gateway.console.settings import ConsoleSettings\nfrom gateway.transports.settings import TcpSettings\n"
+        "from gateway.transports.settings_quic import QuicSettings\n"
         "from gateway.transports.settings_websocket import WebSocketSettings\n"
     )
     assert "gateway.Config()" in source
