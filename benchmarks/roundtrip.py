@@ -191,7 +191,9 @@ def summary(measured: Sequence[Measured]) -> dict[str, Any]:
 def show(found: dict[str, Any], asked: argparse.Namespace) -> None:
     """The tables."""
     what = "with receipts" if asked.receipts else "without receipts"
-    print(f"{asked.pairs} pairs, {asked.size} bytes, {what}; medians of {asked.rounds} rounds; load {os.getloadavg()[0]:.1f}")
+    print(
+        f"{asked.pairs} pairs, {asked.size} bytes, {what}; medians of {asked.rounds} rounds; load {os.getloadavg()[0]:.1f}"
+    )
     print(f"{'':26}{'p50 ms':>9}{'p99 ms':>9}{'stored p50':>12}{'p99':>9}{'load late p99':>15}{'disturbed':>11}")
     rows = [(f"at {asked.rate:,.0f}/s", found["steady"])]
     highest = found["highest"]

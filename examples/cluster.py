@@ -33,6 +33,8 @@ LEAVING = 15.0
 """Seconds that each process has to leave in order."""
 SETTINGS = ("drain.timeout=5", "drain.jitter=1")
 """Nobody wants to wait half a minute for a cluster that was tried out."""
+LISTENERS = ("tcp", "websocket", "quic", "console")
+"""What a node may listen on; a cluster that is configured otherwise has fewer."""
 ORDER = (("nats", "redis"), ("logic-1", "logic-2"), ("node-1", "node-2"))
 """Who starts when; they leave the other way round."""
 
@@ -168,8 +170,12 @@ class Cluster:
             "logic-1": [*ours, "logic", *shared],
             "logic-2": [*ours, "logic", *shared],
         }
-        for name, (tcp, websocket, console) in (("node-1", ports[0:3]), ("node-2", ports[3:6])):
+        for name, (tcp, websocket, console), quic in (
+            ("node-1", ports[0:3], ports[6]),
+            ("node-2", ports[3:6], ports[7]),
+        ):
             listen = [f"--tcp-port={tcp}", f"--websocket-port={websocket}", f"--console-port={console}"]
+            listen += ["--set", f"quic.port={quic}"]
             commands[name] = [*ours, "run", *shared, "--node-id", name, *listen]
         self.processes = {name: Process(name, folder, command) for name, command in commands.items()}
 
@@ -211,7 +217,7 @@ class Cluster:
         if name.startswith("node-"):
             await process.until(lambda: process.said("serving") is not None)
             told = process.said("serving") or {}
-            self.addresses[name] = {kind: told[kind] for kind in ("tcp", "websocket", "console")}
+            self.addresses[name] = {kind: told[kind] for kind in LISTENERS if kind in told}
 
     async def wait_death(self) -> str:
         """Return when a process has ended by itself: how, and its last words."""
