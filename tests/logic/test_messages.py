@@ -13,7 +13,7 @@ from gateway.backends.memory import MemoryBus
 from gateway.logic.settings import LogicSettings
 from gateway.protocol.codes import Code
 from gateway.protocol.envelopes import Undelivered
-from gateway.protocol.messages import ChatMessage, FileOffer, MessageAck
+from gateway.protocol.messages import ChatMessage, FileChunk, MessageAck
 from gateway.protocol.types import AckStatus, Action, MsgType
 from tests.logic.world import World, errors, open_world
 
@@ -215,7 +215,7 @@ async def test_an_envelope_from_a_node_that_cannot_be_harms_nobody(world: World)
 
 async def test_a_type_that_nobody_handles_is_an_error(world: World) -> None:
     alice = world.device(1)
-    seq = alice.say(FileOffer(file_id="f", to_user=2, name="a", size=1), MsgType.FILE_OFFER)
+    seq = alice.say(FileChunk(file_id="f", data=b"x"), MsgType.FILE_CHUNK)
     await world.settle()
     assert [at for at, _ in alice.received] == [seq]
     assert [error.code for error in errors(alice)] == [Code.UNKNOWN_TYPE]
