@@ -13,6 +13,7 @@ import trio
 from gateway.backend.presence import Presence
 from gateway.cluster import check_cluster, open_ports
 from gateway.config import Config, check
+from gateway.core.books import Account
 from gateway.core.ports import Bus, Location, LocationStore
 from gateway.logic.function import FunctionLogic, FunctionStatistics, OnMessage, OnOther
 from gateway.logic.push import Push
@@ -70,6 +71,10 @@ class Backend:
     def statistics(self) -> list[FunctionStatistics]:
         """Counters of each `serve` that runs."""
         return [logic.statistics() for logic in self._serving]
+
+    def books(self) -> list[Account]:
+        """What came from nodes and what was pushed, each with what became of it, of each `serve` that runs."""
+        return [*self.push.books(), *(account for logic in self._serving for account in logic.books())]
 
     async def drain(self) -> None:
         """Take nothing new, finish what was received, and return when its answers are on their way.

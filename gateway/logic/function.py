@@ -14,8 +14,12 @@ import msgspec
 import trio
 
 from gateway._framing import ChatFrame, FrameError, Upstream, parse_upstream
+from gateway.core.books import Account
 from gateway.core.ports import Bus, Subscription
+from gateway.logic.backlog import Backlog
 from gateway.logic.push import Push, now_ms
+from gateway.logic.rerouting import Again, again
+from gateway.logic.statistics import reports
 from gateway.protocol.codes import Code
 from gateway.protocol.messages import (
     ChatMessage,
@@ -38,6 +42,8 @@ LANE_BOUND = 256
 """Frames that wait in one lane; one more is refused with 4402."""
 BYTES_BOUND = 64 * 1024 * 1024
 """Bytes of frames that wait in all lanes together; beyond them everything is refused with 4402."""
+AGAIN_BOUND = 4_096
+"""Messages that wait to be sent once more; further ones are left to the client's Sync."""
 
 
 class Sender(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +99,7 @@ OnOther = Callable[[Arrival], Awaitable[Message | None]]
 
 
 class FunctionStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """What a FunctionLogic has done since the start; `received` is the sum of the others but `not_answered`."""
+    """What a FunctionLogic has done since the start; `received` is the sum of the next six."""
 
     received: int
     """Upstream envelopes."""
@@ -109,6 +115,8 @@ class FunctionStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """In the lanes, or being handled."""
     not_answered: int
     """Answers that the bus had no room for."""
+    rerouted: int
+    """Messages whose node could not place them, sent once more to where their user is now."""
 
 
 class FunctionLogic:
@@ -130,20 +138,26 @@ class FunctionLogic:
         self._subjects = subjects
         self._on_message = on_message
         self._on_other = on_other
-        self._subscription: Subscription | None = None
+        self._subscriptions: list[Subscription] = []
         self._waiting = self._waiting_bytes = 0
         self._idle = trio.Event()
         self._lanes = [trio.open_memory_channel[tuple[Upstream, int]](LANE_BOUND) for _ in range(LANES)]
         self._received = self._malformed = self._stored = self._rejected = self._others = self._ignored = 0
         self._not_answered = 0
+        self._again: Backlog[Again] = Backlog(AGAIN_BOUND, BYTES_BOUND)
+        self._reports = reports()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Handle what comes until cancelled; what was not answered then, clients send again."""
-        self._subscription = self._bus.subscribe(self._subjects.upstream, self._receive, queue=LOGIC_QUEUE)
+        self._subscriptions = [
+            self._bus.subscribe(self._subjects.upstream, self._receive, queue=LOGIC_QUEUE),
+            self._bus.subscribe(self._subjects.undelivered, self._undelivered, queue=LOGIC_QUEUE),
+        ]
         try:
             async with trio.open_nursery() as nursery:
                 for _, lane in self._lanes:
                     nursery.start_soon(self._handle_lane, lane)
+                nursery.start_soon(self._reroute)
                 task_status.started()
         finally:
             self.part()
@@ -153,14 +167,15 @@ class FunctionLogic:
 
     def part(self) -> None:
         """Take nothing new; the others of the queue group do. What was received is finished: see `drain`."""
-        if self._subscription is not None:
-            self._subscription.close()
+        while self._subscriptions:
+            self._subscriptions.pop().close()
 
     async def drain(self) -> None:
         """Return when nothing waits or is being handled. The caller holds a deadline."""
         while self._waiting:
             self._idle = trio.Event()
             await self._idle.wait()
+        await self._again.wait_idle()
 
     def statistics(self) -> FunctionStatistics:
         """Counters since the start, and what waits now."""
@@ -173,7 +188,23 @@ class FunctionLogic:
             ignored=self._ignored,
             waiting=self._waiting,
             not_answered=self._not_answered,
+            rerouted=self._reports.became["rerouted"],
         )
+
+    def books(self) -> list[Account]:
+        """What came from nodes, and what became of each. Exact at any time for a caller."""
+        became = {
+            "stored": self._stored,
+            "rejected": self._rejected,
+            "others": self._others,
+            "ignored": self._ignored,
+            "malformed": self._malformed,
+            "waiting": self._waiting,
+        }
+        return [
+            Account("logic_upstreams", self._received, became),
+            self._reports.account("logic_undelivered", self._again.held),
+        ]
 
     # -- in ------------------------------------------------------------------------------------------------
 
@@ -237,6 +268,33 @@ class FunctionLogic:
         else:
             self._acknowledge(up, AckStatus.STORED, Code.OK, result.server_seq if result is not None else 0)
             self._stored += 1
+
+    # -- what found its connection gone --------------------------------------------------------------------
+
+    def _undelivered(self, subject: str, payload: bytes) -> None:
+        self._reports.came += 1
+        try:
+            found = again(payload)
+        except FrameError as error:
+            self._reports.add("malformed")
+            log.warning("malformed_undelivered", extra={"subject": subject, "error": str(error)})
+            return
+        if found is None:
+            self._reports.add("not_asked")
+        elif not self._again.offer(found, found.size):
+            self._reports.add("full")
+
+    async def _reroute(self) -> None:
+        while True:
+            for each in await self._again.take(AGAIN_BOUND):
+                outcome = "not_sent"  # also when cancelled
+                try:
+                    outcome = await self._push.again(each)
+                except Exception:
+                    log.exception("reroute_failed")
+                finally:
+                    self._reports.add(outcome)
+                    self._again.finish(1, each.size)
 
     # -- answers -------------------------------------------------------------------------------------------
 

@@ -9,12 +9,15 @@ import time
 from collections.abc import Iterable
 
 from gateway._framing import build_downstream
-from gateway.core.ports import Bus, Location, LocationStore
+from gateway.core.books import Account
+from gateway.core.ports import Bus, Location, LocationStore, StoreUnavailable
+from gateway.logic.rerouting import Again, newer
+from gateway.logic.statistics import Tally, downstreams
 from gateway.protocol.codes import Code
 from gateway.protocol.envelopes import EventKind, UserEvent
 from gateway.protocol.messages import Message, packet, type_of
 from gateway.protocol.subjects import Subjects
-from gateway.protocol.types import Action
+from gateway.protocol.types import Action, MsgType
 
 _NODES_OWN = frozenset(EventKind)
 
@@ -26,6 +29,9 @@ class Push:
         self._bus = bus
         self._locations = locations
         self._subjects = subjects
+        self._downstreams = downstreams()
+        self._broadcasts = downstreams()
+        self._events = downstreams()
 
     async def __call__(self, user_id: int, message: Message, *, device_id: str = "", platform: str = "") -> int:
         """Send one message to a user's connections, or to one device or platform of theirs.
@@ -63,7 +69,7 @@ class Push:
         """Send one message to every authenticated connection of every node. ValueError as above."""
         body = packet(message, timestamp=now_ms())
         down = build_downstream(0, (), "", "", 0, Action.DELIVER, 0, type_of(message), body, 0)
-        return self._bus.publish(self._subjects.broadcast, down)
+        return self._counted(self._broadcasts, self._subjects.broadcast, down)
 
     def event(self, user_id: int, kind: str, data: bytes = b"") -> bool:
         """Send an Event to all connections of a user, without asking where they are.
@@ -74,7 +80,30 @@ class Push:
         if not kind or kind in _NODES_OWN:
             raise ValueError(f"an event of your own needs a kind other than {', '.join(EventKind)}, not {kind[:80]!r}")
         event = UserEvent(kind=kind, user_id=user_id, at=now_ms(), data=data)
-        return self._bus.publish(self._subjects.user_event(user_id), event.encode())
+        return self._counted(self._events, self._subjects.user_event(user_id), event.encode())
+
+    async def again(self, each: Again) -> str:
+        """Send a delivery that came too late for its connection to the user's newer ones, if there are any.
+
+        Returns:
+            `rerouted`, `offline` (there are none), or `not_sent` (the bus is full, or nobody could say).
+        """
+        try:
+            places = newer(each, await self._places(each.user_id, "", ""))
+        except StoreUnavailable:
+            return "not_sent"
+        if not places:
+            return "offline"
+        sent = self._to_places(each.user_id, places, Action.DELIVER, 0, MsgType.MESSAGE, each.packet)
+        return "rerouted" if sent else "not_sent"
+
+    def books(self) -> list[Account]:
+        """What was to be sent, and what became of it: sent, or dropped because the bus was full or cannot carry it."""
+        return [
+            self._downstreams.account("pushed", 0),
+            self._broadcasts.account("pushed_to_everyone", 0),
+            self._events.account("pushed_events", 0),
+        ]
 
     def to_connection(self, node_id: str, user_id: int, conn_id: int, msg_type: int, body: bytes) -> bool:
         """Send one packet, already built, to one connection; False when the bus is full."""
@@ -102,7 +131,17 @@ class Push:
     ) -> bool:
         subject = self._subjects.downstream(node_id)
         down = build_downstream(user_id, conn_ids, "", "", 0, action, code, msg_type, body, 0)
-        return self._bus.publish(subject, down)
+        return self._counted(self._downstreams, subject, down)
+
+    def _counted(self, tally: Tally, subject: str, payload: bytes) -> bool:
+        tally.came += 1
+        outcome = "refused"
+        try:
+            published = self._bus.publish(subject, payload)
+            outcome = "sent" if published else "dropped"
+        finally:
+            tally.add(outcome)
+        return published
 
 
 def now_ms() -> int:
