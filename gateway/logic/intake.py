@@ -149,7 +149,7 @@ class Intake:
             origin.user_id, offer.file_id, offer.to_user, offer.group_id, announcement(offer), FILE_CONTENT,
             min(up.received_at, INT64_MAX),
         )  # fmt: skip
-        if self.writes.offer(Job(origin, post, size, offer), size):
+        if self.writes.offer(Job(origin, post, size, offer=offer), size):
             return ""
         return self._reject(origin, offer.file_id, Code.UPSTREAM_UNAVAILABLE, up.received_at)
 
