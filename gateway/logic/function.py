@@ -23,6 +23,8 @@ from gateway.logic.statistics import reports
 from gateway.protocol.codes import Code
 from gateway.protocol.messages import (
     ChatMessage,
+    FileAck,
+    FileOffer,
     Message,
     MessageAck,
     SyncRequest,
@@ -63,7 +65,9 @@ class Incoming(Sender, frozen=True, kw_only=True):
 
 
 class Arrival(Sender, frozen=True, kw_only=True):
-    """Anything else that a client sends up: a SyncRequest, a Signal, or a MessageAck that says Delivered or Read.
+    """Anything else that a client sends up: a SyncRequest, a Signal, or a MessageAck that says Delivered or Read;
+    a FileOffer, when a file of theirs is there (None: they are told Stored); or a FileAck, when they want a group's
+    file (`message` is the group; return it as it is to permit that, or with a code).
 
     What `message` says of who sent it is the client's claim: `user_id` counts.
     """
@@ -216,8 +220,10 @@ class FunctionLogic:
             self._malformed += 1
             log.warning("malformed_upstream", extra={"subject": subject, "error": str(error)})
             return
-        if up.msg_type == MsgType.MESSAGE or self._on_other is not None:
+        if up.msg_type in (MsgType.MESSAGE, MsgType.FILE_OFFER) or self._on_other is not None:
             self._enqueue(up, len(payload))
+        elif up.msg_type == MsgType.FILE_ACK:
+            self._turn_away(up, Code.INVALID_PAYLOAD)  # who is in a group nobody here knows
         elif up.msg_type == MsgType.SYNC:
             self._others += 1
             self._answer(up, SyncResponse())
@@ -249,6 +255,8 @@ class FunctionLogic:
             message = decode(up.frame)
             if isinstance(message, ChatMessage):
                 await self._handle_message(up, message)
+            elif isinstance(message, FileOffer):
+                await self._handle_offer(up, message)
             elif self._on_other is not None:
                 reply = await self._on_other(_from(up, Arrival, message))
                 self._others += 1
@@ -268,6 +276,18 @@ class FunctionLogic:
         else:
             self._acknowledge(up, AckStatus.STORED, Code.OK, result.server_seq if result is not None else 0)
             self._stored += 1
+
+    async def _handle_offer(self, up: Upstream, offer: FileOffer) -> None:
+        """A file of this user's is there: without a function for it, its recipient is told if they are connected."""
+        reply: Message | None = None
+        if self._on_other is not None:
+            reply = await self._on_other(_from(up, Arrival, offer))
+        elif offer.to_user > 0:
+            await self._push(offer.to_user, offer)
+        else:
+            raise Refused
+        self._others += 1
+        self._answer(up, reply or MessageAck(msg_id=offer.file_id, status=AckStatus.STORED, timestamp=now_ms()))
 
     # -- what found its connection gone --------------------------------------------------------------------
 
@@ -308,6 +328,13 @@ class FunctionLogic:
             request = decode(up.frame)
             assert isinstance(request, SyncRequest)
             self._answer(up, SyncResponse(code=code, next_cursor=request.cursor))
+        elif up.msg_type in (MsgType.FILE_OFFER, MsgType.FILE_ACK):
+            self._others += 1
+            refused = decode(up.frame)
+            if isinstance(refused, FileAck):
+                self._answer(up, FileAck(file_id=refused.file_id, code=code))
+            elif isinstance(refused, FileOffer):
+                self._answer(up, MessageAck(msg_id=refused.file_id[:64], status=AckStatus.REJECTED, code=code))
         else:
             self._ignored += 1
 
