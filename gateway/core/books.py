@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -22,30 +22,19 @@ class Account(msgspec.Struct, frozen=True):
         """Whether everything that came is accounted for."""
         return self.came == sum(self.became.values()) and min(self.became.values()) >= 0
 
+    @property
+    def difference(self) -> int:
+        """How many came that nothing is known of; below zero when more ends were counted than came."""
+        return self.came - sum(self.became.values())
+
 
 def books(hub: Hub) -> list[Account]:
-    """Every account, now. Exact between two steps of the event loop, so at any time for a caller.
-
-    Heartbeats are answered in C and not counted there: they are what remains of the frames, and never negative.
-    """
+    """Every account of a node's core, now. Exact between two steps of the event loop, so at any time for a caller."""
     count = hub.metrics
     live = list(hub.registry)
     sending, fetching = (hub.files.sending, hub.files.fetching) if hub.files is not None else (0, 0)
-    frames = count.frames + sum(connection.frames for connection in live) + count.implied_syncs
-    handled = {
-        "login": count.auth_requests,
-        "accepted": count.messages_received,
-        "passed_up": count.passed_up,
-        "held_back": count.signals_held_back,
-        "early_held": count.early_held,
-        "early_repeated": count.early_repeated,
-        "early_dropped": count.early_dropped,
-        "datagrams_refused": count.datagrams_refused,
-        "files": count.file_frames,
-        **{f"refused_{code}": times for code, times in sorted(count.refused.items())},
-    }
     return [
-        Account("frames", frames, {**handled, "heartbeat": frames - sum(handled.values())}),
+        _frames(hub),
         Account(
             "uplink",
             count.uplink_asked,
@@ -67,6 +56,15 @@ def books(hub: Hub) -> list[Account]:
                 "undelivered": count.undelivered,
                 "expired": count.expired,
                 "malformed": count.malformed_downstream,
+            },
+        ),
+        Account(
+            "reports",
+            count.undelivered,
+            {
+                "sent": count.reports_sent,
+                "refused": count.reports_refused,
+                "not_due": count.reports_not_due,
             },
         ),
         Account(
@@ -121,3 +119,54 @@ def books(hub: Hub) -> list[Account]:
             },
         ),
     ]
+
+
+def _frames(hub: Hub) -> Account:
+    count = hub.metrics
+    frames = count.frames + sum(connection.frames for connection in hub.registry) + count.implied_syncs
+    tables = (hub.greeting, hub.seated, hub.datagrams, hub.early_bound, hub.early_unbound)
+    became = {
+        "heartbeat": sum(table.echoes for table in tables),
+        "login": count.auth_requests,
+        "accepted": count.messages_received,
+        "passed_up": count.passed_up,
+        "held_back": count.signals_held_back,
+        "early_held": count.early_held,
+        "early_repeated": count.early_repeated,
+        "early_dropped": count.early_dropped,
+        "datagrams_refused": count.datagrams_refused,
+        "files": count.file_frames,
+        **{f"refused_{code}": times for code, times in sorted(count.refused.items())},
+    }
+    # a frame whose handler failed ended its connection; nothing else says what became of it
+    became["fault"] = max(0, min(count.faults, frames - sum(became.values())))
+    return Account("frames", frames, became)
+
+
+def published(hub: Hub) -> dict[str, int]:
+    """What a node's core has handed to its bus, by kind."""
+    count = hub.metrics
+    beside = 0 if hub.uplink is not None else count.messages_received  # else the stream has them
+    return {
+        "upstream": beside + count.passed_up + count.upstreams_beside,
+        "undelivered": count.reports_sent,
+        "kick": count.kicks_sent,
+        "event": count.events_published,
+    }
+
+
+def bus_books(statistics: Any) -> list[Account]:
+    """The accounts of a bus, from its `statistics()`: what it took, and what came for handlers here."""
+    if hasattr(statistics, "confirmed"):  # one that speaks to a server
+        out = {"confirmed": statistics.confirmed, "dropped": statistics.dropped, "waiting": statistics.held_messages}
+        handed = {
+            "handed_on": statistics.handed_on,
+            "overrun": statistics.overrun,
+            "waiting": statistics.waiting_messages,
+        }
+        return [
+            Account("bus_published", statistics.published, out),
+            Account("bus_received", statistics.received + statistics.overrun, handed),
+        ]
+    out = {"handed_on": statistics.handed_on, "waiting": statistics.queued_messages}
+    return [Account("bus_published", statistics.published, out)]

@@ -87,7 +87,10 @@ class Delivery:
                 connection.close(code, code.label)
             return
         kick = build_downstream(location.user_id, (location.conn_id,), "", "", 0, Action.KICK, code, 0, b"", 0)
-        if not self._hub.bus.publish(self._hub.subjects.downstream(location.access_node), kick):
+        published = self._hub.bus.publish(self._hub.subjects.downstream(location.access_node), kick)
+        self._hub.metrics.kicks_sent += published
+        if not published:
+            self._hub.metrics.kicks_refused += 1
             log.warning("kick_not_sent", extra={"node": location.access_node, "conn": location.conn_id})
 
     def _kick(self, down: Downstream) -> None:
@@ -123,6 +126,7 @@ class Delivery:
         hub = self._hub
         hub.metrics.undelivered += 1
         if down.msg_type != MsgType.MESSAGE:
+            hub.metrics.reports_not_due += 1
             return
         report = Undelivered(
             node_id=hub.node_id,
@@ -131,4 +135,6 @@ class Delivery:
             reason="no such connection",
             downstream=payload,
         )
-        hub.bus.publish(hub.subjects.undelivered, report.encode())
+        published = hub.bus.publish(hub.subjects.undelivered, report.encode())
+        hub.metrics.reports_sent += published
+        hub.metrics.reports_refused += not published

@@ -333,4 +333,6 @@ class Files:
         envelope = build_upstream(
             self.hub.node_id, connection.id, user_id, session.device_id, session.platform, now_ms, frame
         )
-        return self.hub.bus.publish(self.hub.upstream, envelope)
+        published = self.hub.bus.publish(self.hub.upstream, envelope)
+        self.hub.metrics.upstreams_beside += published
+        return published

@@ -88,6 +88,18 @@ class Metrics:
     expired = 0
     """Downstreams that came after their `expires_at`."""
     malformed_downstream = 0
+    reports_sent = 0
+    """Of the undelivered ones, those that Logic was told of (Undelivered): messages that were for somebody."""
+    reports_refused = 0
+    """Of them, those that it should have been told of, and the bus had no room."""
+    reports_not_due = 0
+    """Of them, those that nobody is told of: Signals, replies, whatever is not a message."""
+    kicks_sent = 0
+    """Downstreams to other nodes, to close connections that a login here displaced."""
+    kicks_refused = 0
+    """Of them, those that the bus had no room for."""
+    upstreams_beside = 0
+    """Upstreams that are no client's frame: news of files, questions after repeated messages."""
     events_published = 0
     """Words of our own about sessions: online, kicked, offline."""
     events_refused = 0

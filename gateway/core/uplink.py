@@ -95,7 +95,7 @@ class DurableUplink:
             metrics.uplink_repeated += 1
             # The stream keeps no second copy, and Logic may be done with the first, its answer lost: it is asked
             # over the bus, and answers whoever asks now. If nobody hears, the client will ask again.
-            self._hub.bus.publish(self._hub.upstream, envelope)
+            metrics.upstreams_beside += self._hub.bus.publish(self._hub.upstream, envelope)
         elif became is Confirmation.REFUSED:
             metrics.uplink_refused += 1
         else:
