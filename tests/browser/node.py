@@ -24,15 +24,19 @@ PATIENCE = 60.0
 class NodeProcess:
     """`python -m gateway` in development mode, with its data in a directory of the test."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, origins: tuple[str, ...] = ()) -> None:
+        """`origins`: of pages that are not the node's own."""
         self.directory = directory
         tcp, websocket, self.console_port = _free_ports(3)
+        self.quic_port = _free_udp_port()
+        self.websocket = f"ws://127.0.0.1:{websocket}/ws"
         self.console = f"http://127.0.0.1:{self.console_port}"
         self.console_by_name = f"http://localhost:{self.console_port}"
         self._config = directory / "gateway.toml"
         self._config.write_text(
             f'data_dir = "{directory / "data"}"\n'
-            f"[tcp]\nport = {tcp}\n[websocket]\nport = {websocket}\n[console]\nport = {self.console_port}\n"
+            f"[tcp]\nport = {tcp}\n[websocket]\nport = {websocket}\norigins = {list(origins)}\n"
+            f'[console]\nport = {self.console_port}\n[quic]\nport = {self.quic_port}\n[log]\nlevel = "debug"\n'
             "[drain]\nreconnect_after = 0.2\njitter = 0.1\ntimeout = 10.0\n"
         )
         self._log = directory / "node.log"
@@ -101,3 +105,10 @@ def _free_ports(count: int) -> list[int]:
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in sockets]
+
+
+def _free_udp_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

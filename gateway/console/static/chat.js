@@ -6,6 +6,7 @@ const SHOWN = 500; // messages kept per conversation
 const TYPING_EVERY_MS = 2_000;
 const TYPING_SHOWN_MS = 4_000;
 const TICKS = { pending: ["…", "waiting"], stored: ["✓", "stored"], delivered: ["✓✓", "delivered"], read: ["✓✓", "read"], failed: ["!", "not sent"] };
+const NAMES = { webtransport: "WebTransport", websocket: "WebSocket" };
 const RANK = { failed: 0, pending: 1, stored: 2, delivered: 3, read: 4 };
 const STOPPED = {
   4101: "Your token has expired.",
@@ -85,8 +86,9 @@ class Chat {
     this.#away = this.#readUpTo > 0n;
     const tokenProvider = async () => (await fetchToken(user)).token;
     const deviceId = stored(`device:${user}`, () => `web-${crypto.randomUUID()}`);
+    const webTransport = async () => (await fetchToken(user)).webTransport; // its certificate changes every 13 days
     // The node is on this machine and restarted often: look for it more often than a client of a busy gateway may.
-    this.#client = new GatewayClient(url, { token, tokenProvider, deviceId, backoffCapMs: 5_000 });
+    this.#client = new GatewayClient(url, { token, tokenProvider, deviceId, webTransport, backoffCapMs: 5_000 });
     this.#client.on("state", (state) => this.#showState(state));
     this.#client.on("message", (message) => this.#received(message));
     this.#client.on("receipt", ({ msgId, status }) => this.#bubbles.get(msgId)?.become(status));
@@ -246,11 +248,12 @@ class Chat {
 
   // --- state ---
 
-  #showState({ state, code, reason, retryInMs }) {
+  #showState({ state, code, reason, retryInMs, transport }) {
     clearInterval(this.#countdown);
     const line = $("state");
     line.dataset.state = state;
     line.dataset.code = code;
+    line.dataset.transport = transport;
     const why = code >= 4000 ? ` (${labelOf(code)})` : "";
     if (state === "waiting") {
       this.#leave();
@@ -262,7 +265,7 @@ class Chat {
       tell();
       this.#countdown = setInterval(tell, 1_000);
     } else {
-      const words = { connecting: "Connecting…", ready: `Connected as ${this.#user}`, stopped: "Disconnected", idle: "" };
+      const words = { connecting: "Connecting…", ready: `Connected as ${this.#user} over ${NAMES[transport]}`, stopped: "Disconnected", idle: "" };
       line.textContent = words[state];
     }
     $("banner").hidden = state !== "stopped";
