@@ -267,7 +267,7 @@ class QuicEndpoint:
         )
         peer = QuicPeer(quic, newcomer.address, self)
         quic.peer = peer
-        peer.since = now
+        peer.since = peer.began = now
         peer.original = newcomer.destination
         self._known[newcomer.destination] = self._known[quic.host_cid] = peer
         self._open += 1

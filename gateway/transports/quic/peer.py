@@ -49,6 +49,7 @@ class QuicPeer:
         "address",
         "alpn",
         "armed",
+        "began",
         "due",
         "faulty",
         "half_open",
@@ -77,6 +78,8 @@ class QuicPeer:
         """The carrier's: to be pumped when the batch ends."""
         self.armed: float | None = None
         """The carrier's: when its timer looks at this peer next."""
+        self.began = 0.0
+        """When its first packet came (Trio's clock): a deadline that counts from then is one in total."""
         self.since = 0.0
         """The carrier's: when it began, and from then on when its handshake was complete."""
         self.original = b""

@@ -50,7 +50,7 @@ class WebTransportLink:
         self.http3 = Http3(peer, rules, self)
         self._peer = peer
         self._serve: Callable[[Link], None] | None = serve
-        self._deadline = trio.current_time() + OPENING
+        self._deadline = peer.began + OPENING
         self._receiver: LanedReceiver | None = None
         self._streams: LaneStreams | None = None
         self._decided = trio.Event()

@@ -30,6 +30,7 @@ class FakePeer:
 
     def __init__(self) -> None:
         self.address = "127.0.0.1"
+        self.began = 0.0
         self.early = False
         self.max_datagram = 1200
         self.sent: dict[int, bytes] = {}
