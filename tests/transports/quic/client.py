@@ -72,8 +72,9 @@ class Client:
                     with trio.CancelScope() as self._reading:
                         data, _ = await self._sock.recvfrom(65_536)
                         self.received.append(data)
-                        self.quic.receive_datagram(data, self.server, trio.current_time())
-                        await self.flush()
+                        if self.quic._connect_called:
+                            self.quic.receive_datagram(data, self.server, trio.current_time())
+                            await self.flush()
         finally:
             self._sock.close()
 
@@ -98,7 +99,17 @@ class Client:
         self._news.set()
         self._news = trio.Event()
         if self._timer is not None:
-            self._timer.deadline = min(self._timer.deadline, self.quic.get_timer() or float("inf"))
+            self._timer.deadline = min(self._timer.deadline, self._deadline)
+
+    @property
+    def _deadline(self) -> float:
+        at = self.quic.get_timer() if self.quic._connect_called else None
+        return float("inf") if at is None else at
+
+    def was_reset(self) -> bool:
+        """Whether a stateless reset came, which aioquic does not look for."""
+        known = [self.quic._peer_cid, *self.quic._peer_cid_available]
+        return any(data[-16:] == each.stateless_reset_token for data in self.received for each in known)
 
     async def throw(self, data: bytes) -> None:
         """Send a datagram as it is."""
@@ -109,11 +120,9 @@ class Client:
 
     async def _keep_time(self) -> None:
         while True:
-            deadline = self.quic.get_timer()
-            with trio.CancelScope(deadline=float("inf") if deadline is None else deadline) as self._timer:
+            with trio.CancelScope(deadline=self._deadline) as self._timer:
                 await trio.sleep_forever()
-            deadline = self.quic.get_timer()
-            if deadline is not None and deadline <= trio.current_time():
+            if self._deadline <= trio.current_time():
                 self.quic.handle_timer(trio.current_time())
                 await self.flush()
 
