@@ -78,7 +78,7 @@ async def converse(stack: Stack, order: dict[str, Any]) -> dict[str, Any]:
     files = await stack.open(bidirectional=False)
     await files.write(b"\x03" + bytes.fromhex(order["offer"]))
     await files.write(bytes.fromhex(order["file"]), end=True)
-    await control.until(lambda types: FILE_ACK in types)
+    await control.until(lambda types: types.count(FILE_ACK) == 2)  # where to begin, and that all of it is there
     await control.stream.write(bytes.fromhex(order["last"]))
     code = await stack.closed()
     return {

@@ -9,7 +9,9 @@ from typing import Any
 
 from conversation import Stack, run
 from pywebtransport import ClientConfig, WebTransportClient
+from pywebtransport.events import Event
 from pywebtransport.session import WebTransportSession
+from pywebtransport.types import EventType
 
 
 class Stream:
@@ -27,14 +29,11 @@ class PyWebTransport:
     def __init__(self, session: WebTransportSession) -> None:
         self._session = session
         self._code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        handle_closed = session._handle_closed
+        session.events.on(event_type=EventType.SESSION_CLOSED, handler=self._ended)
 
-        def closed(*, error_code: int | None) -> None:
-            if not self._code.done():
-                self._code.set_result(-1 if error_code is None else int(error_code))
-            handle_closed(error_code=error_code)
-
-        session._handle_closed = closed  # type: ignore[method-assign]
+    def _ended(self, event: Event) -> None:
+        if not self._code.done():
+            self._code.set_result(int(event.data["error_code"]))
 
     async def open(self, *, bidirectional: bool) -> Stream:
         if bidirectional:

@@ -1,12 +1,13 @@
 // quiche, raw QUIC, by @matrixai/quic. It has streams and no datagrams in its interface, so datagrams are left out.
 import { randomFillSync } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { pathToFileURL } from 'node:url';
 
 const [home] = process.argv.slice(2);
-const quic = await import(pathToFileURL(createRequire(home + '/').resolve('@matrixai/quic')).href);
-const order = JSON.parse(readFileSync(0, 'utf8'));
+const quic = await import(pathToFileURL(home + '/node_modules/@matrixai/quic/dist/index.js').href);
+let input = '';
+for await (const chunk of process.stdin) input += chunk;
+const order = JSON.parse(input);
 const bytes = (text) => Buffer.from(text, 'hex');
 
 const client = await quic.QUICClient.createQUICClient(
@@ -70,7 +71,7 @@ const files = new Lane('uni');
 await files.writer.write(Buffer.concat([Buffer.from([3]), bytes(order.offer)]));
 await files.writer.write(bytes(order.file));
 await files.writer.close();
-await control.until((types) => types.includes(41));
+await control.until((types) => types.filter((type) => type === 41).length === 2);
 await control.writer.write(bytes(order.last));
 await ended;
 process.stdout.write(JSON.stringify({
