@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
-from collections.abc import Sequence
 
 import msgspec
 import trio
@@ -28,16 +26,15 @@ from gateway.core.login import log_in
 from gateway.core.metrics import Metrics
 from gateway.core.ports import (
     Authenticator,
-    AuthRefused,
     Bus,
     Dedup,
-    Location,
     LocationStore,
     NodeRecord,
-    StoreUnavailable,
+    SessionStore,
 )
 from gateway.core.refusal import turn_away
 from gateway.core.registry import Registry
+from gateway.core.seats import Seats
 from gateway.core.session import Session
 from gateway.core.settings import DrainSettings, HeartbeatSettings, LimitSettings, LoginSettings
 from gateway.core.settings_files import FileSettings
@@ -49,10 +46,6 @@ from gateway.protocol.subjects import Subjects
 log = logging.getLogger("gateway.hub")
 
 LEAVING = "this node is leaving"
-RENEWAL = 30.0
-"""Seconds, or up to a fifth less, between two renewals of every location; their TTL is 120."""
-RENEWAL_BATCH = 500
-RELEASE_TIMEOUT = 3.0
 LAST_CALL = 3.0
 """Seconds after the told reconnect time in which a draining node still waits for clients to leave by themselves."""
 
@@ -82,6 +75,7 @@ class Hub:
         bus: Bus,
         locations: LocationStore,
         authenticator: Authenticator,
+        sessions: SessionStore | None = None,
         dedup: Dedup | None = None,
         file_store: FileStore | None = None,
     ) -> None:
@@ -93,6 +87,7 @@ class Hub:
         self.login = settings.login
         self.bus = bus
         self.locations = locations
+        self.seats = Seats(self, locations, sessions)
         self.authenticator = authenticator
         self.subjects = Subjects(settings.prefix)
         self.upstream = self.subjects.upstream
@@ -120,7 +115,6 @@ class Hub:
         """Monotonic seconds, as trio.current_time gives them."""
         self._drain = settings.drain
         self._ids = ConnectionIds()
-        self._seats: dict[int, Location] = {}
         self._emptied = trio.Event()
 
     @staticmethod
@@ -164,9 +158,7 @@ class Hub:
             if connection.session is not None:
                 self.metrics.sessions -= 1
                 self.events.ended(connection, connection.session)
-            location = self._seats.pop(connection.id, None)
-            if location is not None:
-                await self.release(location)
+            await self.seats.left(connection)
 
     def arrived(self, connection: Connection) -> None:
         """A link is up: what a proxy said of the client's address counts from now on."""
@@ -187,10 +179,6 @@ class Hub:
         else:
             await log_in(self, connection, frame)
 
-    def reserve(self, location: Location) -> None:
-        """Before a claim: from now on the connection's end releases it, whatever becomes of the claim."""
-        self._seats[location.conn_id] = location
-
     def seat(self, connection: Connection, session: Session) -> None:
         """Bind an authenticated session to its connection."""
         connection.session = session
@@ -198,83 +186,8 @@ class Hub:
         self.registry.seat(connection, session.user_id)
         self.metrics.sessions += 1
         connection.rearm()
+        self.seats.opened(connection)
         self.events.online(connection, session)
-
-    # -- locations -----------------------------------------------------------------------------------------
-
-    async def claim(self, location: Location) -> None:
-        """Enter a location and close whom it displaces, here and elsewhere.
-
-        Raises:
-            AuthRefused: a newer login of the same kind was faster.
-            StoreUnavailable: the store could not be asked.
-        """
-        try:
-            displaced = await self.locations.claim(location, self.login.policy)
-        except StoreUnavailable:
-            if not self.login.admit_without_store:
-                raise
-            displaced = self._rivals_here(location)
-        if displaced is None:
-            raise AuthRefused(Code.REPLACED_BY_SAME_DEVICE, "a newer login has taken this place")
-        for older in displaced:
-            same = older.device_id == location.device_id
-            code = Code.REPLACED_BY_SAME_DEVICE if same else Code.KICKED_BY_POLICY
-            self.delivery.displace(older, code)
-
-    def _rivals_here(self, location: Location) -> list[Location] | None:
-        """What a claim would answer if the store knew of this node only; it is made up for by the next renewal."""
-        seats = (self._seats.get(each.id) for each in self.registry.of_user(location.user_id))
-        rivals = [
-            seat
-            for seat in seats
-            if seat is not None and seat is not location and self.login.policy.displaces(seat, location)
-        ]
-        return None if any(each.conn_id > location.conn_id for each in rivals) else rivals
-
-    async def release(self, location: Location) -> None:
-        """Give a location back, also while being cancelled; failing that it runs out by itself."""
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + RELEASE_TIMEOUT):
-            try:
-                await self.locations.release(location)
-            except Exception as error:
-                log.warning("release_failed", extra={"conn": location.conn_id, "error": repr(error)})
-
-    async def _renew(self) -> None:
-        while True:
-            with trio.move_on_after(RENEWAL * random.uniform(0.8, 1.0)):  # nodes that started together drift apart
-                await self.locations.wait_recovered()
-            seats = [seat for conn_id, seat in self._seats.items() if self._is_seated(conn_id)]
-            for start in range(0, len(seats), RENEWAL_BATCH):
-                await self._renew_batch(seats[start : start + RENEWAL_BATCH])
-
-    def _is_seated(self, conn_id: int) -> bool:
-        connection = self.registry.connection(conn_id)
-        return connection is not None and connection.session is not None
-
-    async def _renew_batch(self, batch: Sequence[Location]) -> None:
-        try:
-            with trio.fail_after(RENEWAL):
-                lost = await self.locations.renew(batch)
-                async with trio.open_nursery() as nursery:  # at once: after an outage it is all of them
-                    for each in lost:
-                        nursery.start_soon(self._reclaim, each)
-        except Exception as error:
-            log.warning("renewal_failed", extra={"locations": len(batch), "error": repr(error)})
-
-    async def _reclaim(self, location: Location) -> None:
-        """A seated connection's location is not ours any more: enter it again, or give way to a newer one."""
-        connection = self.registry.connection(location.conn_id)
-        if connection is None or connection.closing:
-            return
-        try:
-            await self.claim(location)
-        except AuthRefused as refused:
-            connection.close(refused.code, refused.message)
-        except StoreUnavailable as error:
-            log.warning("reclaim_failed", extra={"conn": location.conn_id, "error": repr(error)})
-        if location.conn_id not in self._seats:  # it ended meanwhile, and its release may have come before the claim
-            await self.release(location)
 
     # -- the node's life -----------------------------------------------------------------------------------
 
@@ -288,7 +201,7 @@ class Hub:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.flusher.run)
-                nursery.start_soon(self._renew)
+                nursery.start_soon(self.seats.run)
                 if self.files is not None:
                     await nursery.start(self.files.run)
                 task_status.started()
@@ -343,6 +256,6 @@ class Hub:
         return {
             "connections": len(self.registry),
             "users": self.registry.users(),
-            "seats": len(self._seats),
+            "seats": len(self.seats),
             **self.admission.statistics(),
         }

@@ -79,8 +79,8 @@ async def _open_session(hub: Hub, connection: Connection, frame: Frame, request:
         region=hub.region,
         boot_id=hub.boot_id,
     )
-    hub.reserve(location)
-    await hub.claim(location)
+    hub.seats.reserve(location)
+    await hub.seats.claim(location)
     if connection.closing:
         return
     now = trio.current_time()
