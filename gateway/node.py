@@ -20,6 +20,7 @@ from gateway.cluster import file_store, open_ports, open_store, open_thread
 from gateway.config import Config, ConfigError, check
 from gateway.console.browser import BrowserPage, WebTransportAddress, development_origins
 from gateway.console.server import serve_console
+from gateway.core.books import Account, CountingBus, books, bus_books, publishers
 from gateway.core.file_store import FileStore
 from gateway.core.hub import Hub, HubSettings
 from gateway.core.metrics import Metrics
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     import trio_websocket
 
     from gateway.transports.quic.door import QuicDoor
+    from gateway.transports.quic.statistics import QuicStatistics
 
 log = logging.getLogger("gateway.node")
 
@@ -52,6 +54,9 @@ class Logic(Protocol):
     async def drain(self) -> None:
         """Return when everything received has been answered."""
 
+    def books(self) -> list[Account]:
+        """What came from nodes and went to them, and what became of it."""
+
 
 class Node:
     """One node of a gateway. Made by `open_node`; `run` it in a nursery, `drain` it to leave in order."""
@@ -66,9 +71,12 @@ class Node:
         logic: Callable[[Push], Logic] | None,
         file_store: FileStore | None = None,
         token_maker: Callable[[int], str] | None = None,
+        own_bus: bool = False,
     ) -> None:
+        """`own_bus`: nobody but this node publishes on the bus, so that everything on it is in its books."""
         self.config = config
         self.bus = bus
+        self._own_bus = own_bus
         self.locations = locations
         subjects = Subjects(config.nats.prefix)
         self.hub = Hub(
@@ -76,6 +84,7 @@ class Node:
                 node_id=config.node_id,
                 region=config.region,
                 prefix=config.nats.prefix,
+                durable=config.nats.uplink == "jetstream",
                 limits=config.limits,
                 heartbeat=config.heartbeat,
                 login=config.login,
@@ -206,6 +215,20 @@ class Node:
         """The counters of this node."""
         return self.hub.metrics
 
+    def books(self) -> list[Account]:
+        """Everything that came here, and what became of it: the core's accounts, the bus's, an embedded Logic's."""
+        found = [*books(self.hub), *self.push.books()]
+        if self._logic is not None:
+            found += self._logic.books()
+        if self._own_bus and isinstance(self.bus, CountingBus):
+            counts = self.bus.statistics()
+            found += [publishers(counts, self.hub, found), *bus_books(counts)]
+        return found
+
+    def quic_statistics(self) -> QuicStatistics | None:
+        """The counters of the UDP port; None without one."""
+        return self._quic.endpoint.statistics() if self._quic is not None else None
+
     def not_ready(self) -> str:
         """Why a load balancer should send nobody here now; empty when it should."""
         if self.hub.draining:
@@ -239,12 +262,13 @@ async def open_node(
     """
     check(config)
     subjects = Subjects(config.nats.prefix)
+    durable = config.nats.uplink == "jetstream"
 
     def function_logic(handler: OnMessage, push: Push) -> Logic:
-        return FunctionLogic(used_bus, push, subjects, handler)
+        return FunctionLogic(used_bus, push, subjects, handler, durable=durable)
 
     def reference_logic(store: Store, _: Push) -> Logic:
-        return LogicService(used_bus, used_locations, store, config.logic, subjects=subjects)
+        return LogicService(used_bus, used_locations, store, config.logic, subjects=subjects, durable=durable)
 
     async with contextlib.AsyncExitStack() as stack:
         thread = await stack.enter_async_context(open_thread(config))
@@ -265,6 +289,7 @@ async def open_node(
             logic=logic,
             file_store=file_store(config),
             token_maker=_token_maker(config) if own_keys else None,
+            own_bus=bus is None,
         )
 
 

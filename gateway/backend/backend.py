@@ -28,8 +28,9 @@ EVENTS_BOUND = 1024
 class Backend:
     """What your Logic has of the gateway. Made by `open_backend`; one may serve and push from many tasks."""
 
-    def __init__(self, bus: Bus, locations: LocationStore, prefix: str = "im") -> None:
+    def __init__(self, bus: Bus, locations: LocationStore, prefix: str = "im", *, durable: bool = False) -> None:
         self.bus = bus
+        self._durable = durable
         self.locations = locations
         self._subjects = Subjects(prefix)
         self.push = Push(bus, locations, self._subjects)
@@ -61,7 +62,7 @@ class Backend:
                 answered by an empty page and the rest is ignored.
             task_status: `started` when it is subscribed.
         """
-        logic = FunctionLogic(self.bus, self.push, self._subjects, on_message, on_other)
+        logic = FunctionLogic(self.bus, self.push, self._subjects, on_message, on_other, durable=self._durable)
         self._serving.append(logic)
         try:
             await logic.run(task_status=task_status)
@@ -142,7 +143,8 @@ async def open_backend(
     async with open_ports(config, name="backend") as (opened_bus, opened_locations), trio.open_nursery() as services:
         await services.start(opened_bus.run)
         await services.start(opened_locations.run)
-        backend = Backend(opened_bus, opened_locations, config.nats.prefix)
+        durable = config.nats.uplink == "jetstream"
+        backend = Backend(opened_bus, opened_locations, config.nats.prefix, durable=durable)
         yield backend
         with trio.move_on_after(LAST_ORDERS):
             await backend.bus.drain()

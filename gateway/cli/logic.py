@@ -73,7 +73,9 @@ async def open_logic(config: Config) -> AsyncIterator[LogicProcess]:
         open_store(config, thread) as store,
     ):
         subjects = Subjects(config.nats.prefix)
-        yield LogicProcess(bus, locations, LogicService(bus, locations, store, config.logic, subjects=subjects))
+        durable = config.nats.uplink == "jetstream"
+        service = LogicService(bus, locations, store, config.logic, subjects=subjects, durable=durable)
+        yield LogicProcess(bus, locations, service)
 
 
 def _announce(config: Config) -> None:

@@ -7,6 +7,7 @@ gateway through the Bus and the LocationStore, like the reference Logic; stores 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,7 +16,8 @@ import trio
 
 from gateway._framing import ChatFrame, FrameError, Upstream, parse_upstream
 from gateway.core.books import Account
-from gateway.core.ports import Bus, Subscription
+from gateway.core.ports import Bus, Consumption, StreamItem, Subscription
+from gateway.core.uplink import durable as durable_bus
 from gateway.logic.backlog import Backlog
 from gateway.logic.push import Push, now_ms
 from gateway.logic.rerouting import Again, again
@@ -102,6 +104,10 @@ OnOther = Callable[[Arrival], Awaitable[Message | None]]
 """Handles the rest; what it returns is the reply to the request. A Sync that it fails on is answered with 4401."""
 
 
+Work = tuple[Upstream, int, StreamItem | None]
+"""A frame, its size, and where it came from if that was a stream."""
+
+
 class FunctionStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """What a FunctionLogic has done since the start; `received` is the sum of the next six."""
 
@@ -127,7 +133,14 @@ class FunctionLogic:
     """Subscribes upstream and calls a function for each frame: each user's in order, different users' side by side."""
 
     def __init__(
-        self, bus: Bus, push: Push, subjects: Subjects, on_message: OnMessage, on_other: OnOther | None = None
+        self,
+        bus: Bus,
+        push: Push,
+        subjects: Subjects,
+        on_message: OnMessage,
+        on_other: OnOther | None = None,
+        *,
+        durable: bool = False,
     ) -> None:
         """
         Args:
@@ -136,16 +149,19 @@ class FunctionLogic:
             subjects: of the nodes' prefix.
             on_message: handles messages.
             on_other: handles the rest; without it, Syncs are answered by an empty page.
+            durable: take Messages from the stream too; the bus is a DurableBus then.
         """
         self._bus = bus
         self._push = push
         self._subjects = subjects
         self._on_message = on_message
         self._on_other = on_other
+        self._stream = durable_bus(bus) if durable else None
+        self._consumption: Consumption | None = None
         self._subscriptions: list[Subscription] = []
         self._waiting = self._waiting_bytes = 0
         self._idle = trio.Event()
-        self._lanes = [trio.open_memory_channel[tuple[Upstream, int]](LANE_BOUND) for _ in range(LANES)]
+        self._lanes = [trio.open_memory_channel[Work](math.inf) for _ in range(LANES)]  # bounded in `_enqueue`
         self._received = self._malformed = self._stored = self._rejected = self._others = self._ignored = 0
         self._not_answered = 0
         self._again: Backlog[Again] = Backlog(AGAIN_BOUND, BYTES_BOUND)
@@ -230,21 +246,34 @@ class FunctionLogic:
         else:
             self._ignored += 1
 
-    def _enqueue(self, up: Upstream, size: int) -> None:
+    def _take(self, item: StreamItem) -> None:
+        """One of the durable uplink. Its room is the stream's: it is never turned away here."""
+        self._received += 1
         try:
-            if self._waiting_bytes + size > BYTES_BOUND:
-                raise trio.WouldBlock
-            self._lanes[up.user_id % LANES][0].send_nowait((up, size))
-        except trio.WouldBlock:
+            up = parse_upstream(item.payload)
+        except FrameError as error:
+            self._malformed += 1
+            log.warning("malformed_upstream", extra={"error": str(error)})
+            item.settle()
+        else:
+            self._enqueue(up, len(item.payload), item)
+
+    def _enqueue(self, up: Upstream, size: int, item: StreamItem | None = None) -> None:
+        lane = self._lanes[up.user_id % LANES][0]
+        full = lane.statistics().current_buffer_used >= LANE_BOUND or self._waiting_bytes + size > BYTES_BOUND
+        if full and item is None:
             self._turn_away(up, Code.UPSTREAM_UNAVAILABLE)
         else:
+            lane.send_nowait((up, size, item))
             self._waiting += 1
             self._waiting_bytes += size
 
-    async def _handle_lane(self, lane: trio.MemoryReceiveChannel[tuple[Upstream, int]]) -> None:
-        async for up, size in lane:
+    async def _handle_lane(self, lane: trio.MemoryReceiveChannel[Work]) -> None:
+        async for up, size, item in lane:
             try:
                 await self._handle(up)
+                if item is not None:
+                    item.settle()  # not when cancelled: then it comes again, to another
             finally:
                 self._waiting -= 1
                 self._waiting_bytes -= size

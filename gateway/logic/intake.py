@@ -20,6 +20,7 @@ from gateway._framing import (
     build_ack,
     parse_upstream,
 )
+from gateway.core.ports import StreamItem
 from gateway.logic import statistics
 from gateway.logic.backlog import Backlog
 from gateway.logic.rerouting import Again, again
@@ -54,6 +55,8 @@ class Job(msgspec.Struct, Generic[T], frozen=True, gc=False):
     origin: Origin
     work: T
     size: int
+    item: StreamItem | None = None
+    """Where it came from, if that was a stream: settled when it is done."""
     offer: FileOffer | None = None
     """The file that the message announces, if it does."""
 
@@ -85,6 +88,20 @@ class Intake:
         if outcome:
             self.upstreams.add(outcome)
 
+    def take(self, item: StreamItem) -> None:
+        """Handle one item of the durable uplink: a Message. Its room is the stream's: it is never turned away here."""
+        self.upstreams.came += 1
+        outcome = "malformed"
+        try:
+            up = parse_upstream(item.payload)
+            if isinstance(up.frame, ChatFrame):
+                outcome = self._sort(up, len(item.payload), item)
+        except FrameError as error:
+            log.warning("malformed_upstream", extra={"error": str(error)})
+        if outcome:
+            self.upstreams.add(outcome)
+            item.settle()
+
     def undelivered(self, subject: str, payload: bytes) -> None:
         """Handle one Undelivered: a message is tried once more where its user has logged in since."""
         self.reports.came += 1
@@ -101,13 +118,13 @@ class Intake:
 
     # -- each kind: what has become of it, or "" for what waits now ------------------------------------------
 
-    def _sort(self, up: Upstream, size: int) -> str:
+    def _sort(self, up: Upstream, size: int, item: StreamItem | None = None) -> str:
         frame = up.frame
         origin = Origin(up.node_id, up.conn_id, up.user_id, frame.seq)
         if origin.user_id <= 0 or origin.conn_id <= 0:
             return "malformed"
         if isinstance(frame, ChatFrame):
-            return self._message(origin, frame, up, size)
+            return self._message(origin, frame, up, size, item)
         if isinstance(frame, AckFrame):
             return self._receipt(origin, frame, size)
         if isinstance(frame, SignalFrame):
@@ -123,7 +140,7 @@ class Intake:
             self._router.answer_nowait(origin, MsgType.ERROR, packet(error, seq=origin.seq, timestamp=up.received_at))
         return "unknown"
 
-    def _message(self, origin: Origin, frame: ChatFrame, up: Upstream, size: int) -> str:
+    def _message(self, origin: Origin, frame: ChatFrame, up: Upstream, size: int, item: StreamItem | None) -> str:
         if (
             not frame.valid
             or frame.from_user not in (0, origin.user_id)
@@ -134,6 +151,9 @@ class Intake:
             origin.user_id, frame.msg_id, frame.to_user, frame.group_id, frame.content, frame.content_type,
             min(frame.sent_at or up.received_at, INT64_MAX),
         )  # fmt: skip
+        if item is not None:
+            self.writes.add(Job(origin, post, size, item), size)
+            return ""
         if self.writes.offer(Job(origin, post, size), size):
             return ""
         return self._reject(origin, frame.msg_id, Code.UPSTREAM_UNAVAILABLE, up.received_at)

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
 import trio
 
 from gateway.core.books import Account
-from gateway.core.ports import Bus, LocationStore, Subscription
+from gateway.core.ports import Bus, Consumption, LocationStore, Subscription
+from gateway.core.uplink import durable as durable_bus
 from gateway.logic.answers import answer_syncs
 from gateway.logic.files import FETCH_BATCH, permit_fetches
 from gateway.logic.intake import Intake, Job
@@ -34,6 +35,8 @@ log = logging.getLogger("gateway.logic")
 
 PIPELINE: Final = 4
 """Stored batches that may wait to be routed; with more, storing waits."""
+STORE_RETRY: Final = 0.25
+"""Seconds until a store that could not be asked is asked again for what came out of a stream."""
 SYNC_BATCH: Final = 16
 """Sync requests read in one go."""
 
@@ -58,6 +61,7 @@ class LogicService:
         settings: LogicSettings | None = None,
         *,
         subjects: Subjects | None = None,
+        durable: bool = False,
         wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         """
@@ -67,6 +71,7 @@ class LogicService:
             store: open for as long as `run` runs.
             settings: bounds; the defaults if None.
             subjects: another prefix than `im`.
+            durable: take Messages from the stream too; the bus is a DurableBus then.
             wall_ms: Unix milliseconds, for `stored_at` and timestamps.
         """
         self._bus = bus
@@ -76,6 +81,10 @@ class LogicService:
         self._wall_ms = wall_ms
         self._router = Router(bus, locations, self._subjects, self._settings)
         self._intake = Intake(self._router, self._settings)
+        self._stream = durable_bus(bus) if durable else None
+        self._consumption: Consumption | None = None
+        self._kept: list[Job[Post | Receipt]] = []
+        """Out of the stream, and the store could not be asked: tried again, before anything newer."""
         self._told: list[Told] = []
         self._subscriptions: list[Subscription] = []
         self._store_failures = 0
@@ -88,6 +97,8 @@ class LogicService:
             self._bus.subscribe(self._subjects.upstream, intake.receive, queue=LOGIC_QUEUE),
             self._bus.subscribe(self._subjects.undelivered, intake.undelivered, queue=LOGIC_QUEUE),
         ]
+        if self._stream is not None:
+            self._consumption = self._stream.consume(self._subjects.durable, intake.take, group=LOGIC_QUEUE)
         send, receive = trio.open_memory_channel[list[Finished]](PIPELINE)
         try:
             async with trio.open_nursery() as nursery:
@@ -100,11 +111,15 @@ class LogicService:
                 task_status.started()
         finally:
             self.part()
+            if self._consumption is not None:
+                self._consumption.abandon()
             send.close()
             receive.close()
 
     def part(self) -> None:
         """Take nothing new; the others of the queue group do. What was received is finished: see `drain`."""
+        if self._consumption is not None:
+            self._consumption.close()
         while self._subscriptions:
             self._subscriptions.pop().close()
 
@@ -162,12 +177,27 @@ class LogicService:
     # -- messages and receipts -----------------------------------------------------------------------------
 
     async def _store_next(self, routed: trio.MemorySendChannel[list[Finished]]) -> None:
-        jobs = await self._intake.writes.take(self._settings.commit_messages)
+        jobs, self._kept = self._kept, []
+        if jobs:
+            await trio.sleep(STORE_RETRY)
+            jobs += self._intake.writes.take_nowait(self._settings.commit_messages)
+        else:
+            jobs = await self._intake.writes.take(self._settings.commit_messages)
         told, self._told = self._told, []
         while jobs:
             outcomes = await self._write([*(job.work for job in jobs), *told])
-            await routed.send(list(zip(jobs, outcomes, strict=False)))
+            await routed.send(list(self._finished(jobs, outcomes)))
             jobs = jobs[len(outcomes) :]
+
+    def _finished(
+        self, jobs: Sequence[Job[Post | Receipt]], outcomes: Sequence[Outcome | Failed]
+    ) -> Iterator[Finished]:
+        """What became of the first of these; without what is kept to be tried again."""
+        for job, outcome in zip(jobs, outcomes, strict=False):
+            if job.item is not None and isinstance(outcome, Failed) and outcome.code is Code.UPSTREAM_UNAVAILABLE:
+                self._kept.append(job)
+            else:
+                yield job, outcome
 
     async def _write(self, writes: Sequence[Write]) -> Sequence[Outcome | Failed]:
         code = Code.UPSTREAM_UNAVAILABLE
@@ -178,6 +208,10 @@ class LogicService:
         except Exception:
             code = Code.INTERNAL_ERROR
             log.exception("store_broken", extra={"writes": len(writes)})
+            if len(writes) > 1:  # find the one that breaks it: the others are innocent
+                half = len(writes) // 2
+                first = await self._write(writes[:half])
+                return first if len(first) < half else [*first, *await self._write(writes[half:])]
         self._store_failures += 1
         return [Failed(code)] * len(writes)
 
@@ -190,7 +224,14 @@ class LogicService:
             for job, outcome in batch:
                 await self._route(job, outcome, places, now)
                 self._settle(job, outcome)
+                if job.item is not None:
+                    job.item.settle()  # not when cancelled: then it comes again, and its sender is told after all
                 done += 1
+        except Exception:
+            for job, _ in batch[done:]:
+                if job.item is not None:
+                    job.item.settle()
+            raise
         finally:
             for job, outcome in batch[done:]:
                 self._settle(job, outcome)
