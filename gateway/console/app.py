@@ -6,14 +6,18 @@ A new page is one entry of `routes`, or a `page` that answers for its own paths.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway._version import __version__
 from gateway.console.access import Doorkeeper
 from gateway.console.browser import TEXT, Served
 from gateway.console.metrics import CONTENT_TYPE, exposition
+from gateway.core.books import Account, table
 from gateway.core.metrics import Metrics
+
+if TYPE_CHECKING:
+    from gateway.transports.quic.statistics import QuicStatistics
 
 log = logging.getLogger("gateway.console")
 
@@ -23,11 +27,17 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class Provider(Protocol):
-    """What the console shows: a Node."""
+    """What the console shows: a Node, or a Logic in a process of its own."""
 
     @property
-    def metrics(self) -> Metrics:
-        """Its counts, read where they stand."""
+    def metrics(self) -> Metrics | None:
+        """The counts of a node, read where they stand; None for what is none."""
+
+    def books(self) -> Sequence[Account]:
+        """Its accounts, now."""
+
+    def quic_statistics(self) -> QuicStatistics | None:
+        """The counts of its UDP port, if it has one."""
 
     def not_ready(self) -> str:
         """Why nobody should be sent here now; empty when they should."""
@@ -52,6 +62,7 @@ class Console:
             "/healthz": self._healthz,
             "/readyz": self._readyz,
             "/metrics": self._metrics,
+            "/books": self._books,
         }
         if page is None:
             self.routes["/"] = self._index
@@ -84,10 +95,16 @@ class Console:
 
     def _metrics(self) -> Served:
         ready = not self._provider.not_ready()
-        return _served(200, CONTENT_TYPE, exposition(self._provider.metrics, ready=ready))
+        provider = self._provider
+        shown = exposition(provider.metrics, provider.books(), provider.quic_statistics(), ready=ready)
+        return _served(200, CONTENT_TYPE, shown)
+
+    def _books(self) -> Served:
+        """What came and what became of it, for a person."""
+        return _text(200, table(self._provider.books()))
 
     def _index(self) -> Served:
-        return _text(200, f"trio-gateway {__version__}: /healthz /readyz /metrics")
+        return _text(200, f"trio-gateway {__version__}: {' '.join(self.routes)}")
 
     # -- ASGI ----------------------------------------------------------------------------------------------
 

@@ -6,13 +6,19 @@ so the families of our own are written here, and the process's by prometheus_cli
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
 
 from gateway._version import __version__
+from gateway.console.metrics_quic import families
+from gateway.core.books import Account
 from gateway.core.metrics import Latency, Metrics
 from gateway.protocol.codes import Code
+
+if TYPE_CHECKING:
+    from gateway.transports.quic.statistics import QuicStatistics
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -72,12 +78,44 @@ _BY_CODE = (
 )
 
 
-def exposition(metrics: Metrics, *, ready: bool) -> bytes:
-    """Everything that can be scraped, in Prometheus text format 0.0.4."""
-    return "".join(_lines(metrics, ready)).encode() + generate_latest(_PROCESS)
+def exposition(
+    metrics: Metrics | None, books: Iterable[Account] = (), quic: QuicStatistics | None = None, *, ready: bool
+) -> bytes:
+    """Everything that can be scraped, in Prometheus text format 0.0.4.
+
+    Args:
+        metrics: the counts of a node; None where there is no node.
+        books: its accounts.
+        quic: the counts of its UDP port, if it has one.
+        ready: what `/readyz` says.
+    """
+    node = _node(metrics) if metrics is not None else ()
+    port = (line for family in families(quic) for line in _family(*family)) if quic is not None else ()
+    lines = [*node, *port, *_accounts([*books]), *_process(ready)]
+    return "".join(lines).encode() + generate_latest(_PROCESS)
 
 
-def _lines(metrics: Metrics, ready: bool) -> Iterator[str]:
+def _process(ready: bool) -> Iterator[str]:
+    yield from _family("access_ready", "gauge", "1 while /readyz says so.", [("", int(ready))])
+    yield from _family("access_build_info", "gauge", "Which version this is.", [(f'{{version="{__version__}"}}', 1)])
+
+
+def _accounts(books: Sequence[Account]) -> Iterator[str]:
+    """Gauges, since what waits goes down again; whatever came only grows."""
+    text = "Things that came, by account; each is one of access_books_became."
+    yield from _family("access_books_came", "gauge", text, ((_of(each), each.came) for each in books))
+    text = "What became of them, or `waiting`."
+    ends = ((_of(each, end), count) for each in books for end, count in each.became.items())
+    yield from _family("access_books_became", "gauge", text, ends)
+    text = "Things that came and nothing is known of; anything but 0 is a bug."
+    yield from _family("access_books_difference", "gauge", text, ((_of(each), each.difference) for each in books))
+
+
+def _of(account: Account, outcome: str = "") -> str:
+    return f'{{account="{account.name}"' + (f',outcome="{outcome}"}}' if outcome else "}")
+
+
+def _node(metrics: Metrics) -> Iterator[str]:
     for name, attribute, text in _GAUGES:
         yield from _family(name, "gauge", text, [("", getattr(metrics, attribute))])
     for name, attribute, text in _COUNTERS:
@@ -88,8 +126,6 @@ def _lines(metrics: Metrics, ready: bool) -> Iterator[str]:
         yield from _family(name, "counter", text, _coded(getattr(metrics, attribute)))
     text = "Seconds from a frame's arrival to its hand-over to the bus or, downstream, to the socket."
     yield from _histogram("access_message_latency", text, metrics.latency)
-    yield from _family("access_ready", "gauge", "1 while /readyz says so.", [("", int(ready))])
-    yield from _family("access_build_info", "gauge", "Which version this is.", [(f'{{version="{__version__}"}}', 1)])
 
 
 def _family(name: str, kind: str, text: str, samples: Iterable[tuple[str, float]]) -> Iterator[str]:

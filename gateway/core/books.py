@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -26,6 +27,17 @@ class Account(msgspec.Struct, frozen=True):
     def difference(self) -> int:
         """How many came that nothing is known of; below zero when more ends were counted than came."""
         return self.came - sum(self.became.values())
+
+
+def table(accounts: Sequence[Account]) -> str:
+    """Accounts for a person to read: what came, every end that was met, and what does not add up."""
+    lines: list[str] = []
+    for account in accounts:
+        lines.append(f"{account.name:<24}{account.came:>15,}")
+        lines += [f"    {end:<20}{count:>15,}" for end, count in account.became.items() if count]
+        if not account.balanced:
+            lines.append(f"    {'DOES NOT ADD UP BY':<20}{account.difference:>15,}")
+    return "\n".join(lines)
 
 
 def books(hub: Hub) -> list[Account]:
@@ -143,16 +155,29 @@ def _frames(hub: Hub) -> Account:
     return Account("frames", frames, became)
 
 
-def published(hub: Hub) -> dict[str, int]:
-    """What a node's core has handed to its bus, by kind."""
-    count = hub.metrics
-    beside = 0 if hub.uplink is not None else count.messages_received  # else the stream has them
-    return {
-        "upstream": beside + count.passed_up + count.upstreams_beside,
-        "undelivered": count.reports_sent,
-        "kick": count.kicks_sent,
-        "event": count.events_published,
-    }
+@runtime_checkable
+class CountingBus(Protocol):
+    """A Bus that says what it has carried."""
+
+    def statistics(self) -> Any:
+        """`published`, and more: see `bus_books`."""
+
+
+def publishers(statistics: Any, hub: Hub | None, accounts: Sequence[Account]) -> Account:
+    """What this process has handed to its bus, by who did: a node's core, and those whose accounts are given."""
+    became: dict[str, int] = {}
+    if hub is not None:
+        count = hub.metrics
+        relayed = 0 if hub.uplink is not None else count.messages_received  # else the stream has them
+        became = {
+            "upstreams": relayed + count.passed_up + count.upstreams_beside,
+            "reports": count.reports_sent,
+            "kicks": count.kicks_sent,
+            "events": count.events_published,
+        }
+    senders = ("logic_downstreams", "pushed", "pushed_to_everyone", "pushed_events")
+    became |= {each.name: each.became["sent"] for each in accounts if each.name in senders}
+    return Account("published", statistics.published, became)
 
 
 def bus_books(statistics: Any) -> list[Account]:

@@ -11,7 +11,9 @@ import trio
 from gateway.console.app import Page
 from gateway.console.server import serve_console
 from gateway.console.settings import ConsoleSettings
+from gateway.core.books import Account
 from gateway.core.metrics import Metrics
+from gateway.transports.quic.statistics import QuicStatistics
 
 
 class Shown:
@@ -23,6 +25,12 @@ class Shown:
 
     def not_ready(self) -> str:
         return self.reason
+
+    def books(self) -> list[Account]:
+        return [Account("frames", 3, {"heartbeat": 2, "login": 1})]
+
+    def quic_statistics(self) -> QuicStatistics | None:
+        return None
 
 
 class Asker:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields, replace
 from pathlib import Path
 
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.console.metrics import exposition
+from gateway.core.books import Account
 from gateway.core.metrics import Metrics
+from gateway.transports.quic.statistics import Counts, QuicStatistics, counted
 
 REQUIRED = {
     "access_connections_total": "gauge",
@@ -19,6 +22,12 @@ REQUIRED = {
     "access_auth_failed": "counter",
     "access_message_latency": "histogram",
 }
+
+
+BOOKS = [Account("frames", 5, {"heartbeat": 4}), Account("reports", 0, {"sent": 0})]
+QUIC = replace(  # every number another one
+    counted(Counts(), None, open=1, half_open=2, ids=3), closed={0: 4, 4400: 5}, dropped={"malformed": 6}
+)
 
 
 def filled() -> Metrics:
@@ -34,7 +43,11 @@ def filled() -> Metrics:
 
 
 def families(metrics: Metrics, *, ready: bool = True) -> dict[str, Metric]:
-    return {family.name: family for family in text_string_to_metric_families(exposition(metrics, ready=ready).decode())}
+    return parsed(exposition(metrics, BOOKS, QUIC, ready=ready))
+
+
+def parsed(text: bytes) -> dict[str, Metric]:
+    return {family.name: family for family in text_string_to_metric_families(text.decode())}
 
 
 def value(family: Metric, **labels: str) -> float:
@@ -82,6 +95,30 @@ def test_the_histogram_is_cumulative_and_complete() -> None:
     assert abs(totals["access_message_latency_sum"] - 60.27005) < 1e-9
 
 
+def test_the_books_are_shown_with_what_does_not_add_up() -> None:
+    found = families(filled())
+    assert value(found["access_books_came"], account="frames") == 5
+    assert value(found["access_books_became"], account="frames", outcome="heartbeat") == 4
+    assert value(found["access_books_difference"], account="frames") == 1
+    assert value(found["access_books_difference"], account="reports") == 0
+
+
+def test_every_number_of_the_udp_port_is_shown() -> None:
+    found = families(filled())
+    for field in fields(QuicStatistics):
+        assert found[f"access_quic_{field.name}"].documentation
+    assert value(found["access_quic_half_open"]) == 2
+    assert value(found["access_quic_closed"], code="4400") == 5
+    assert value(found["access_quic_dropped"], cause="malformed") == 6
+
+
+def test_a_process_without_a_node_shows_its_books_and_itself() -> None:
+    found = parsed(exposition(None, BOOKS, ready=True))
+    ours = {name for name in found if name.startswith("access_")}
+    books = {f"access_books_{each}" for each in ("came", "became", "difference")}
+    assert ours == books | {"access_ready", "access_build_info"}
+
+
 def test_the_process_is_shown_too() -> None:
     found = families(Metrics())
     assert value(found["process_resident_memory_bytes"]) > 1_000_000
@@ -91,14 +128,23 @@ def test_the_process_is_shown_too() -> None:
 def test_t29_labels_hold_codes_and_never_who() -> None:
     for family in families(filled()).values():
         for sample in family.samples:
-            assert set(sample.labels) <= {"code", "reason", "le", "version", "generation"}
+            assert set(sample.labels) <= {
+                "account",
+                "cause",
+                "code",
+                "generation",
+                "le",
+                "outcome",
+                "reason",
+                "version",
+            }
 
 
 def test_operators_find_every_name_explained() -> None:
     page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
     names = [
         line.split()[2]
-        for line in exposition(filled(), ready=True).decode().splitlines()
+        for line in exposition(filled(), BOOKS, QUIC, ready=True).decode().splitlines()
         if line.startswith("# TYPE access_")
     ]
     assert names

@@ -1,0 +1,54 @@
+"""What a QUIC port counts, as Prometheus families: one for each number of its statistics. Nothing is computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.transports.quic.statistics import QuicStatistics
+
+GAUGES = {
+    "connections": "QUIC connections open now, those in their handshake included.",
+    "half_open": "QUIC connections whose handshake is not complete.",
+    "connection_ids": "Connection ids by which datagrams find their connection.",
+    "timers": "Timers of QUIC connections.",
+}
+COUNTERS = {
+    "packets_in": "UDP datagrams received.",
+    "packets_out": "UDP datagrams that the kernel took.",
+    "bytes_in": "Bytes of UDP datagrams received.",
+    "bytes_out": "Bytes of UDP datagrams sent.",
+    "batches_in": "System calls that received datagrams.",
+    "batches_out": "System calls that sent datagrams.",
+    "segmented": "Datagrams that left as part of a larger one (GSO).",
+    "send_refused": "System calls for sending that the kernel refused.",
+    "send_dropped": "Datagrams that the kernel refused for good, or that waited in vain.",
+    "receive_errors": "System calls for receiving that failed.",
+    "slices": "Times that the datagram pump let others run while it had more to do.",
+    "accepted": "QUIC handshakes begun.",
+    "completed": "QUIC handshakes completed.",
+    "expired": "QUIC handshakes that took too long.",
+    "resumed": "QUIC handshakes by a ticket.",
+    "retries": "Retry packets sent: more connections were half open than is comfortable.",
+    "version_negotiations": "Version negotiations sent.",
+    "resets": "Stateless resets sent.",
+    "refusals": "First packets answered by a refusal.",
+    "migrations": "Times that a client went on from another address.",
+    "failures": "QUIC connections that a bug ended.",
+}
+LABELLED = {
+    "closed": ("code", "QUIC connections ended, by the application's code; 0 where there was none."),
+    "dropped": ("cause", "Datagrams dropped, by cause."),
+}
+
+
+def families(statistics: QuicStatistics) -> Iterator[tuple[str, str, str, list[tuple[str, float]]]]:
+    """Name, kind, text and samples (labels and value) of each."""
+    for kind, table in (("gauge", GAUGES), ("counter", COUNTERS)):
+        for name, text in table.items():
+            yield f"access_quic_{name}", kind, text, [("", getattr(statistics, name))]
+    for name, (label, text) in LABELLED.items():
+        counts = getattr(statistics, name)
+        samples = [(f'{{{label}="{each}"}}', count) for each, count in sorted(counts.items())]
+        yield f"access_quic_{name}", "counter", text, samples
