@@ -6,6 +6,7 @@ import random
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final, Literal
 
 import trio
@@ -19,9 +20,11 @@ from gateway.client.errors import (
     RequestFailed,
     SendTimeout,
 )
+from gateway.client.file_fetching import FileFetcher
+from gateway.client.file_sending import FileSender, describe_file
 from gateway.client.journal import Journal, wall_ms
 from gateway.client.laned import LanedConnection
-from gateway.client.messages import Delivery, Page, Receipt, State, Statistics
+from gateway.client.messages import Delivery, OfferedFile, Page, Receipt, SentFile, State, Statistics
 from gateway.client.notices import Notices
 from gateway.client.outgoing import Pending
 from gateway.client.settings import ClientSettings
@@ -281,6 +284,53 @@ class Client:
             return  # a copy of what another of our devices sent: nobody waits for our receipt
         self._journal.acknowledgements.add(delivery.msg_id, status, delivery.server_seq)
         self._wake_writer()
+
+    # -- files ---------------------------------------------------------------------------------------------
+
+    async def send_file(
+        self,
+        path: str | Path,
+        *,
+        to_user: int = 0,
+        group_id: int = 0,
+        name: str | None = None,
+        content_type: str = "",
+        file_id: str | None = None,
+        announced: bool = True,
+    ) -> SentFile:
+        """Send a file to a user or a group; over reconnections it is gone on with where it stopped.
+
+        Args:
+            path: what to send; it must not change meanwhile.
+            name: what others see; the path's last part when not given.
+            file_id: 1 to 64 of A-Z a-z 0-9 _ -, unique among this user's files; made here when not given. With the one
+                of an earlier try, also of an earlier process, only what is missing is sent.
+            announced: return when whoever it is for will find it; else when it is stored.
+
+        Raises:
+            ValueError: not exactly one of `to_user`, `group_id`; a bad or pending file_id; a name that is none.
+            FileFailed: the server will not take it, with its code; or nothing moved for `settings.file_patience`.
+            OSError: the file cannot be read.
+            ClientClosed, Refused: the client has ended.
+        """
+        path = Path(path)
+        file_id = new_message_id() if file_id is None else checked_name(file_id, "file_id")
+        offer = await describe_file(path, file_id, to_user, group_id, path.name if name is None else name, content_type)
+        return await FileSender(self._journal, self._upkeep.wait_online, path, offer).run(announced=announced)
+
+    async def fetch(self, file: OfferedFile, path: str | Path) -> None:
+        """Fetch a file to `path`, made of what a notice or `file_of(delivery)` says; over reconnections, and with what
+        an interrupted fetch left beside it (`path` with `.part`), only what is missing comes.
+
+        Raises:
+            FileFailed: it is not there (any more) or not for this user; other bytes came than its sender promised; or
+                nothing moved for `settings.file_patience`.
+            FileExistsError: there is something at `path`.
+            OSError: it cannot be written.
+            ValueError: it is being fetched already.
+            ClientClosed, Refused: the client has ended.
+        """
+        await FileFetcher(self._journal, self._upkeep.wait_online, file, Path(path)).run()
 
     # -- links with lanes ----------------------------------------------------------------------------------
 

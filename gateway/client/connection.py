@@ -20,7 +20,7 @@ from gateway.client.bell import Bell
 from gateway.client.errors import RequestFailed
 from gateway.client.journal import Journal, wall_ms
 from gateway.client.messages import Complaint, State, Synced
-from gateway.client.transport import Transport, TransportFailed
+from gateway.client.transport import LanedTransport, Transport, TransportFailed
 from gateway.protocol.codes import Code, Reconnect, reconnect_after
 from gateway.protocol.messages import AuthRequest, AuthResponse, GoAway, Message, SyncRequest, SyncResponse, encode
 
@@ -104,6 +104,11 @@ class Connection:
         """Logged in and not ended."""
         return self._online.is_set() and self._ending is None
 
+    @property
+    def lanes(self) -> LanedTransport | None:
+        """The link, if it has lanes: for streams, and for changing the address."""
+        return None
+
     # -- life ----------------------------------------------------------------------------------------------
 
     async def run(self) -> Ending:
@@ -160,7 +165,7 @@ class Connection:
         self.end(self._told[0] or Code.OK, "left")
 
     def _batch(self, *, control: bool = True, messages: bool = True) -> bytes:
-        """Control frames first, then acknowledgements, then messages; the last two only after login."""
+        """Control frames first, then acknowledgements, messages and parts of files; those only after login."""
         parts: list[bytes] = []
         size = 0
         now_ms = wall_ms()
@@ -182,7 +187,11 @@ class Connection:
         if not self.online:
             return None
         journal, seq = self.journal, self._seq + 1
-        frame = journal.acknowledgements.next_frame(seq, now_ms) or journal.outgoing.next_frame(seq, now_ms)
+        frame = (
+            journal.acknowledgements.next_frame(seq, now_ms)
+            or journal.outgoing.next_frame(seq, now_ms)
+            or journal.files.next_frame(self, seq, now_ms)
+        )
         if frame is None:
             return None
         self._seq = seq

@@ -63,5 +63,9 @@ class SendTimeout(ClientError):
         self.msg_id = msg_id
 
 
+class FileFailed(CodedError):
+    """A file was refused (`code` says why), or could not be sent or fetched; code 0 when nothing moved for too long."""
+
+
 class RequestFailed(CodedError):
     """A request (Sync) was answered by an error, or not in time."""

@@ -11,6 +11,7 @@ import trio
 
 from gateway._framing import AckFrame, ChatFrame, DispatchTable, Frame, SignalFrame
 from gateway.client.errors import RequestFailed, describe
+from gateway.client.files import offered
 from gateway.client.messages import Complaint, Delivery, Event, Receipt, Signal
 from gateway.protocol import messages
 from gateway.protocol.codes import ANSWERED, Code
@@ -92,8 +93,9 @@ def on_ack(connection: Connection, frame: AckFrame) -> None:
 
 
 def settle(connection: Connection, receipt: Receipt) -> None:
-    """Tell the program, and whoever waits in `send`."""
+    """Tell the program, and whoever waits in `send` or `send_file`."""
     journal = connection.journal
+    journal.files.receipt(receipt)
     if journal.outgoing.acknowledged(receipt, trio.current_time()) is not None:
         journal.settled.ring()
     journal.notices.put(receipt)
@@ -153,6 +155,23 @@ def on_event(connection: Connection, frame: Frame) -> None:
     connection.journal.notices.put(Event(kind=event.kind, data=event.data))
 
 
+def on_file_offer(connection: Connection, frame: Frame) -> None:
+    """Somebody's file is there for this user."""
+    file = offered(cast(messages.FileOffer, messages.decode(frame)))
+    if file is not None:
+        connection.journal.notices.put(file)
+
+
+def on_file_ack(connection: Connection, frame: Frame) -> None:
+    """How far a file of ours has come, or that one of somebody else's does not come."""
+    connection.journal.files.acknowledged(cast(messages.FileAck, messages.decode(frame)))
+
+
+def on_file_chunk(connection: Connection, frame: Frame) -> None:
+    """A part of a file that we asked for."""
+    connection.journal.files.chunk(connection, cast(messages.FileChunk, messages.decode(frame)))
+
+
 def on_error(connection: Connection, frame: Frame) -> None:
     """About the request with that seq; or, when its code closes the link, the reason for what comes."""
     error = cast(messages.ErrorMessage, messages.decode(frame))
@@ -197,6 +216,9 @@ def _table() -> DispatchTable:
     table.on(MsgType.SIGNAL, on_signal)
     table.on(MsgType.SYNC_ACK, on_sync_ack)
     table.on(MsgType.EVENT, on_event)
+    table.on(MsgType.FILE_OFFER, on_file_offer)
+    table.on(MsgType.FILE_ACK, on_file_ack)
+    table.on(MsgType.FILE_CHUNK, on_file_chunk)
     return table
 
 

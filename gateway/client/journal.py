@@ -8,6 +8,7 @@ from typing import Final
 
 from gateway._framing import build_heartbeat
 from gateway.client.bell import Bell
+from gateway.client.files import Files
 from gateway.client.messages import State, StateChange
 from gateway.client.notices import Notices
 from gateway.client.outgoing import Acknowledgements, Outgoing
@@ -54,7 +55,8 @@ class Journal:
         self.bytes_in = 0
         self.bytes_out = 0
         self.round_trip = 0.0
-        self.take_stream: Callable[[IncomingStream], Awaitable[None]] | None = None
+        self.files = Files()
+        self.take_stream: Callable[[IncomingStream], Awaitable[None]] | None = self.files.take_stream
         """Who takes the ephemeral streams that the server opens, each in a task of its own; None: they are refused."""
 
     def early(self, user_id: int) -> Early:
@@ -72,3 +74,4 @@ class Journal:
         self.state = state
         self.notices.put(StateChange(state=state, url=self.url, code=code, reason=reason, delay=delay))
         self.changed.ring()
+        self.files.ring()

@@ -18,11 +18,13 @@ from gateway.client.connection import Connection
 from gateway.client.journal import Journal, wall_ms
 from gateway.client.transport import IncomingStream, LanedTransport, StreamRefused, TransportFailed
 from gateway.protocol.codes import Code
-from gateway.protocol.messages import AuthRequest, Message, encode
+from gateway.protocol.messages import AuthRequest, AuthResponse, Message, encode
 from gateway.protocol.types import Lane, MsgType
 
 PATIENCE: Final = 3
 """A heartbeat's datagram may be lost: after a third of `reply_timeout` the same goes by control."""
+STREAMS: Final = 16
+"""Ephemeral streams of the server that are taken at a time; further ones are refused."""
 
 
 def _ignore(connection: Connection, code: int, msg_type: int, seq: int) -> None:
@@ -104,11 +106,17 @@ class LanedConnection(Connection):
         self.journal.bytes_out += len(frame) if sent else 0
         return sent
 
+    def logged_in(self, answer: AuthResponse) -> None:
+        """Also: what the server gave to resume this session is kept."""
+        super().logged_in(answer)
+        if self.online:
+            self._lanes.remember(answer.resume_ticket, answer.user_id)
+
     # -- heartbeats ----------------------------------------------------------------------------------------
 
     def _send_heartbeat(self, frame: bytes) -> None:
         if self._datagram_sent(frame):
-            self._remind_at = trio.current_time() + self._settings.reply_timeout / PATIENCE
+            self._remind_at = min(self._remind_at, trio.current_time() + self._settings.reply_timeout / PATIENCE)
         else:
             self.control(frame)
 
@@ -131,12 +139,15 @@ class LanedConnection(Connection):
     async def _take_streams(self) -> None:
         """Hand each ephemeral stream of the server to whoever takes them; refuse it when nobody does."""
         async with trio.open_nursery() as nursery:
-            while True:
-                stream = await self._lanes.accept_stream()
-                if self.journal.take_stream is None or not self.online:
-                    stream.stop(Code.TOO_MANY_STREAMS)
-                else:
-                    nursery.start_soon(self._one_stream, self.journal.take_stream, stream)
+            await self._until_failure(partial(self._accept, nursery))
+
+    async def _accept(self, nursery: trio.Nursery) -> None:
+        while True:
+            stream = await self._lanes.accept_stream()
+            if self.journal.take_stream is None or not self.online or len(nursery.child_tasks) >= STREAMS:
+                stream.stop(Code.TOO_MANY_STREAMS)
+            else:
+                nursery.start_soon(self._one_stream, self.journal.take_stream, stream)
 
     async def _one_stream(self, take: Callable[[IncomingStream], Awaitable[None]], stream: IncomingStream) -> None:
         try:

@@ -62,6 +62,33 @@ class Event(Value, frozen=True, kw_only=True):
     data: bytes = b""
 
 
+class OfferedFile(Value, frozen=True, kw_only=True):
+    """Somebody sent a file to this user or to a group of theirs: `Client.fetch` brings it. Its size, digest and name
+    are what its sender says, and the server checked the first two."""
+
+    reference: str
+    """By what name it is fetched."""
+    from_user: int
+    name: str
+    """For people: a file's name without a path. Where it is to be put, decide yourself."""
+    size: int
+    sha256: bytes
+    to_user: int = 0
+    group_id: int = 0
+    content_type: str = ""
+
+
+class SentFile(Value, frozen=True, kw_only=True):
+    """A file of this client's is stored at the server."""
+
+    file_id: str
+    reference: str
+    """By what name others know it, and the msg_id of the message that announces it."""
+    size: int
+    server_seq: int = 0
+    """Of that message; 0 when it was not waited for, or Logic keeps no such thing."""
+
+
 class Complaint(Value, frozen=True, kw_only=True):
     """The server refused something that nobody waits for: a Signal, an acknowledgement."""
 
@@ -109,7 +136,7 @@ class Page(Value, frozen=True, kw_only=True):
     has_more: bool
 
 
-Notice = Receipt | Signal | Event | Complaint | StateChange | Synced
+Notice = Receipt | Signal | Event | OfferedFile | Complaint | StateChange | Synced
 
 
 class Statistics(Value, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from aioquic.tls import Epoch, SessionTicket
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from gateway.client.trust import Trust
+from gateway.protocol.quic_hardening import SturdyConnection
 
 IDLE_TIMEOUT: Final = 95.0
 """Seconds; a little longer than three missed heartbeats (protocol section 3)."""
@@ -39,7 +40,7 @@ _PRIVATE = (
 )  # fmt: skip
 
 
-class Engine(QuicConnection):
+class Engine(SturdyConnection):
     """One connection to a server. Sans-I/O, as its base: bytes and the time come in, bytes and events go out."""
 
     def __init__(
@@ -71,6 +72,7 @@ class Engine(QuicConnection):
             ),
             session_ticket_handler=keep_ticket,
         )
+        self.restrict(LINK_WINDOW, STREAM_WINDOW)
         self._local_max_streams_bidi.value = self._local_max_streams_bidi.sent = 0
         self._local_max_streams_uni.value = self._local_max_streams_uni.sent = incoming_streams
 
@@ -104,20 +106,6 @@ class Engine(QuicConnection):
         """Probe timeouts in a row: how often we have asked into the silence."""
         return int(self._loss._pto_count)
 
-    @property
-    def max_datagram(self) -> int:
-        """Longest DATAGRAM payload that the server and one packet take; 0: none."""
-        announced = self._remote_max_datagram_frame_size or 0
-        return max(0, min(announced - 3, PACKET - 60))
-
-    def unacknowledged(self, stream_id: int) -> int:
-        """Bytes written on this stream that the server has not confirmed."""
-        stream = self._streams.get(stream_id)
-        if stream is None:
-            return 0
-        sender = stream.sender
-        return int(sender._buffer_stop - sender._buffer_start) if not sender.is_finished else 0
-
     def finished(self, stream_id: int) -> bool:
         """Whether everything written, its end included, was confirmed; or the stream was reset."""
         stream = self._streams.get(stream_id)
@@ -127,19 +115,9 @@ class Engine(QuicConnection):
         """Whether the server allows one more unidirectional stream."""
         return self.get_next_available_stream_id(is_unidirectional=True) // 4 < self._remote_max_streams_uni
 
-    def stop_quietly(self, stream_id: int, code: int) -> None:
-        """`stop_stream`, also for a stream that is gone."""
-        if stream_id in self._streams:
-            self.stop_stream(stream_id, code)
-
-    @property
-    def datagrams_waiting(self) -> int:
-        """Bytes of datagrams that no packet has taken yet."""
-        return sum(map(len, self._datagrams_pending))
-
     def grant(self, stream_id: int, count: int) -> bool:
         """So many bytes were taken; whether the server should be told now."""
-        return False
+        return self.credit.grant(stream_id, count)
 
     def is_reset(self, data: bytes) -> bool:
         """Whether this datagram says that the server has lost all memory of the connection (RFC 9000 section 10.3)."""

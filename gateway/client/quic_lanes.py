@@ -24,8 +24,8 @@ HIGH: Final = 131_072
 """Bytes of one lane or stream that may be under way before its sender waits."""
 DATAGRAMS: Final = 256
 """Datagrams that wait to be taken; what comes beyond is dropped, as any may be."""
-DATAGRAM_BYTES: Final = 65_536
-"""Bytes of datagrams that wait to be sent; beyond them they are dropped."""
+WAITING: Final = 16
+"""Ephemeral streams that wait to be accepted. Short ones are over before they are, so QUIC's limit is none."""
 
 
 def same(code: int) -> int:
@@ -119,6 +119,7 @@ class Lanes:
             self._pump.end(TransportFailed(reason))
 
     def _begun(self, stream_id: int) -> Incoming:
+        self._engine.credit.take_over(stream_id)
         stream = self._incoming[stream_id] = Incoming(self, stream_id)
         return stream
 
@@ -136,6 +137,7 @@ class Lanes:
             self._ids[lane] = stream_id
             self._lane_of[stream_id] = lane
             self._engine.send_stream_data(stream_id, self.framing.bidirectional + bytes((lane,)))
+            self._engine.credit.take_over(stream_id)
         self._pump.touch()
 
     def write(self, lane: int, data: bytes) -> None:
@@ -175,15 +177,12 @@ class Lanes:
     @property
     def max_datagram(self) -> int:
         """The longest frame that travels as a datagram."""
-        return max(0, self._engine.max_datagram - len(self.framing.datagram))
+        return max(0, self._engine.datagram_room - len(self.framing.datagram))
 
     def send_datagram(self, frame: bytes) -> bool:
         """Queue one datagram."""
-        if self._pump.failure is not None or len(frame) > self.max_datagram:
+        if self._pump.failure is not None or not self._engine.offer_datagram(self.framing.datagram + frame):
             return False
-        if self._engine.datagrams_waiting >= DATAGRAM_BYTES:
-            return False
-        self._engine.send_datagram_frame(self.framing.datagram + frame)
         self._pump.touch()
         return True
 
@@ -255,20 +254,23 @@ class Lanes:
             self._pump.touch()
 
     def offered(self, stream: Incoming) -> None:
-        """It is one of ours: somebody may accept it."""
+        """It is one of ours: somebody may accept it. Nobody does so for long: it is refused."""
+        if len(self._to_accept) >= WAITING:
+            stream.stop(Code.TOO_MANY_STREAMS)
+            return
         self._to_accept.append(stream)
         self._arrived.ring()
 
     def stop(self, stream_id: int, code: int) -> None:
         """Tell the server to send no more of a stream."""
         if self._pump.failure is None:
-            self._engine.stop_quietly(stream_id, self.framing.to_wire(code))
+            self._engine.abandon_reading(stream_id, self.framing.to_wire(code))
             self._pump.touch()
 
     def reset(self, stream_id: int, code: int) -> None:
         """Tell the server that there will be no more of a stream."""
         if self._pump.failure is None:
-            self._engine.reset_stream(stream_id, self.framing.to_wire(code))
+            self._engine.abandon_sending(stream_id, self.framing.to_wire(code))
             self._pump.touch()
 
     def finished(self, stream_id: int) -> bool:

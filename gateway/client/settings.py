@@ -18,6 +18,8 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """How long `send` waits for its acknowledgement, reconnections included."""
     request_timeout: float = 10.0
     """How long a Sync waits for its answer."""
+    file_patience: float = 60.0
+    """How long a file that is sent or fetched may stand still, reconnections included, before it is given up."""
     close_timeout: float = 2.0
     """How long leaving may take, to write what is queued and to say goodbye."""
     reply_timeout: float = 15.0

@@ -93,6 +93,19 @@ class Upkeep:
         told = describe(code, reason) if code or reason else f"no answer from {self._journal.url}"
         raise Unreachable(told, code=code, reason=reason)
 
+    async def wait_online(self) -> Connection:
+        """The connection, once it has a session. The caller holds a deadline.
+
+        Raises:
+            ClientClosed, Refused: there will be none.
+        """
+        await trio.lowlevel.checkpoint()
+        while True:
+            self.check()
+            if self.connection is not None and self.connection.online:
+                return self.connection
+            await self._journal.changed.wait()
+
     async def finish(self) -> None:
         """Write what is queued, say goodbye, end. The caller holds a deadline."""
         self._closing.set()

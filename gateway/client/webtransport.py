@@ -137,7 +137,7 @@ class WebTransportTransport(QuicTransport):
 
     def refuse(self, stream_id: int, code: int) -> None:
         """Read no more of a stream."""
-        self._pump.engine.stop_quietly(stream_id, code)
+        self._pump.engine.abandon_reading(stream_id, code)
 
     # -- the end -------------------------------------------------------------------------------------------
 
