@@ -23,6 +23,7 @@ from gateway.cli.failure import CommandFailed
 from gateway.cli.orders import Orders, Service, leaves_with_terminal
 from gateway.cluster import check_cluster
 from gateway.config import Config, ConfigError, load
+from gateway.core.ports import BusUnusable
 from gateway.logic.store import StoreFailed
 from gateway.logs import is_readable, logging_to
 from gateway.node import Node, open_node
@@ -122,6 +123,8 @@ def _reason(error: Exception) -> Exception | None:
         error = error.exceptions[0]
     if isinstance(error, ConfigError):
         return error
+    if isinstance(error, BusUnusable):
+        return ConfigError([str(error)])
     if isinstance(error, OSError):
         return CommandFailed(f"cannot start: {error.strerror or error}")
     if isinstance(error, KeyRefused | StoreFailed):
