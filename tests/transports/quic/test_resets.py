@@ -59,7 +59,7 @@ async def test_t15_not_for_a_connection_that_has_just_ended() -> None:
         await world.until(lambda: world.handlers[0].ends)
         client.quic.send_ping(1)
         await client.flush()
-        await world.until(lambda: world.endpoint.statistics().dropped[Drop.PARTED.value] == 1)
+        await world.until(lambda: world.endpoint.statistics().dropped[Drop.PARTED.value] >= 1)
         assert world.endpoint.statistics().resets == 0
 
 
