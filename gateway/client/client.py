@@ -315,7 +315,14 @@ class Client:
         """
         path = Path(path)
         file_id = new_message_id() if file_id is None else checked_name(file_id, "file_id")
-        offer = await describe_file(path, file_id, to_user, group_id, path.name if name is None else name, content_type)
+        offer = await describe_file(
+            path,
+            file_id,
+            to_user=to_user,
+            group_id=group_id,
+            name=path.name if name is None else name,
+            content_type=content_type,
+        )
         return await FileSender(self._journal, self._upkeep.wait_online, path, offer).run(announced=announced)
 
     async def fetch(self, file: OfferedFile, path: str | Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +31,7 @@ RETRY: Final = 0.5
 
 
 async def describe_file(
-    path: Path, file_id: str, to_user: int, group_id: int, name: str, content_type: str
+    path: Path, file_id: str, *, to_user: int, group_id: int, name: str, content_type: str
 ) -> FileOffer:
     """The offer of a file, read once for its digest.
 
@@ -142,7 +143,7 @@ class FileSender:
         while offset < size and not self._stored:
             end = min(size, sending.received + WINDOW)
             if offset >= end:
-                await sending.until(lambda: sending.received + WINDOW > offset or self._stored)
+                await sending.until(partial(self._room_at, offset))
                 continue
             block = await self._read(offset, min(BLOCK, end - offset))
             for start in range(0, len(block), most):
@@ -150,6 +151,9 @@ class FileSender:
             offset += len(block)
             connection.to_write.ring()
             await sending.until(lambda: True)
+
+    def _room_at(self, offset: int) -> bool:
+        return self._sending.received + WINDOW > offset or self._stored
 
     async def _send_stream(self, connection: Connection, lanes: LanedTransport) -> None:
         finished = False

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gateway.client.connection import Connection
 
 MOST_WAITING: Final = 4_194_304
-"""Bytes of a fetched file that wait for the disk; a server that sends more by chunks is asked to stop, and asked again."""
+"""Bytes of a fetched file that wait for the disk; with more by chunks the server is asked to stop, and asked again."""
 LONGEST_OFFER: Final = 8_192
 
 
