@@ -81,8 +81,8 @@ local function act(key, at)
   local held
   if policy == 'multi_device' then
     -- only the own device can be displaced; a few others are looked at so that the expired ones are swept in time
-    held = redis.call('HRANDFIELD', key, 4, 'WITHVALUES')
-    local own = redis.call('HGET', key, device)
+    local own, count = redis.call('HGET', key, device), redis.call('HLEN', key)
+    held = count > (own and 1 or 0) and redis.call('HRANDFIELD', key, 4, 'WITHVALUES') or {}
     for i = #held - 1, 1, -2 do
       if held[i] == device then table.remove(held, i + 1) table.remove(held, i) end
     end

@@ -401,7 +401,7 @@ async def test_t27_only_cheap_commands_reach_the_server(
     used = {name.removeprefix("cmdstat_") for name in client.info("commandstats")}
     assert used <= {
         *("evalsha", "eval", "time", "set", "get", "del", "exists", "client|setname", "config|resetstat", "info"),
-        *("hget", "hset", "hdel", "hvals", "hgetall", "hrandfield", "pexpire", "hello", "auth"),
+        *("hget", "hset", "hdel", "hvals", "hgetall", "hlen", "hrandfield", "pexpire", "hello", "auth"),
     }
     assert client.info("memory")["number_of_cached_scripts"] == 6
 
