@@ -28,6 +28,18 @@ class Keys:
         """Where a user is connected."""
         return b"%s:user:conn:%d" % (self._prefix.encode(), checked_number(user_id, "user id"))
 
+    def session(self, session_id: str) -> bytes:
+        """One login."""
+        return f"{self._prefix}:session:{checked_name(session_id, 'session id')}".encode()
+
+    def user_sessions(self, user_id: int) -> bytes:
+        """The ids of a user's logins."""
+        return b"%s:user:sessions:%d" % (self._prefix.encode(), checked_number(user_id, "user id"))
+
+    def seen(self, from_user: int, msg_id: str) -> bytes:
+        """That a message came lately; `msg_id` is a checked name."""
+        return f"{self._prefix}:dedup:{checked_number(from_user, 'user id')}:{msg_id}".encode()
+
     def node(self, node_id: str) -> bytes:
         """What a node says of itself."""
         return f"{self._prefix}:node:{checked_name(node_id, 'node id')}".encode()

@@ -135,7 +135,7 @@ class DedupContract:
     async def test_what_was_not_passed_on_may_come_again(self, dedup: Dedup) -> None:
         assert await dedup.first(1001, "m-1")
         await dedup.forget(1001, "m-1")
-        await dedup.forget(1001, "never entered")
+        await dedup.forget(1001, "never-entered")
         assert await dedup.first(1001, "m-1")
 
     async def test_it_is_remembered_for_a_while(self, clock: object, dedup: Dedup) -> None:
