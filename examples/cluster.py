@@ -213,11 +213,10 @@ class Cluster:
             self.addresses[name] = {"tcp": f"{HOST}:{port}"}
             return
         await process.until(lambda: process.said("bus_connected") is not None)
-        self.addresses[name] = {}
-        if name.startswith("node-"):
-            await process.until(lambda: process.said("serving") is not None)
-            told = process.said("serving") or {}
-            self.addresses[name] = {kind: told[kind] for kind in LISTENERS if kind in told}
+        event = "serving" if name.startswith("node-") else "logic_serving"
+        await process.until(lambda: process.said(event) is not None)
+        told = process.said(event) or {}
+        self.addresses[name] = {kind: told[kind] for kind in LISTENERS if kind in told}
 
     async def wait_death(self) -> str:
         """Return when a process has ended by itself: how, and its last words."""

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from gateway._version import __version__
+from gateway.cli.parser import Parser
 from gateway.config import Flag
 
+PROGRAM = "python -m gateway"
 _SHORT = (
     ("--node-id", "node_id", "NAME", "name of this node"),
     ("--data-dir", "data_dir", "DIR", "where the node keeps its key and its messages"),
@@ -51,36 +53,30 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     words = list(argv)
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
         words.insert(0, "run")
-    return _parser().parse_args(words)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m gateway",
-        usage="python -m gateway [COMMAND] [...]",
+    parser = Parser(
+        prog=PROGRAM,
+        usage=f"{PROGRAM} [COMMAND] [...]",
         description="A real-time access gateway.",
         epilog=_TOP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"trio-gateway {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, help=argparse.SUPPRESS)
+    commands = parser.add_subparsers(metavar="COMMAND", prog=PROGRAM, required=True, help=argparse.SUPPRESS)
     _run(commands)
     _logic(commands)
     _chat(commands)
     _token(commands)
     _config(commands)
     _group(commands)
-    return parser
+    return parser.parse_all(words, commands.choices)
 
 
-def _command(commands: Any, name: str, call: str, text: str, examples: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
+def _command(commands: Any, name: str, call: str, text: str, examples: str) -> Parser:
+    parser: Parser = commands.add_parser(
         name,
         description=text,
         epilog=f"examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.set_defaults(command=_later(call), flags=[])
     return parser
@@ -111,8 +107,8 @@ class _Short(argparse.Action):
         namespace.flags = [*namespace.flags, flag]
 
 
-def _configured(parser: argparse.ArgumentParser, short: Sequence[str] = ()) -> None:
-    """The flags of every command that reads the configuration."""
+def _configured(parser: Parser, short: Sequence[str] = ()) -> Any:
+    """The flags of every command that reads the configuration; the group of them."""
     group = parser.add_argument_group("configuration")
     group.add_argument("--config", metavar="FILE", help="a TOML file; or say it in GATEWAY_CONFIG")
     group.add_argument(
@@ -121,6 +117,7 @@ def _configured(parser: argparse.ArgumentParser, short: Sequence[str] = ()) -> N
     for flag, name, metavar, text in _SHORT:
         if not short or flag in short:
             group.add_argument(flag, dest=name, metavar=metavar, action=_Short, help=text, default=argparse.SUPPRESS)
+    return group
 
 
 def _run(commands: Any) -> None:
@@ -148,7 +145,11 @@ def _logic(commands: Any) -> None:
         "  python -m gateway logic --config cluster.toml\n"
         "  python -m gateway logic --set nats.servers=nats://127.0.0.1:4222 --set redis.host=127.0.0.1\n",
     )
-    _configured(parser, ("--data-dir", "--log-level", "--log-format"))
+    group = _configured(parser, ("--data-dir", "--console-host", "--log-level", "--log-format"))
+    text = "port for health and metrics; without it the system chooses one, and the log says which"
+    group.add_argument(
+        "--console-port", dest="logic.console_port", metavar="PORT", action=_Short, help=text, default=argparse.SUPPRESS
+    )
 
 
 def _chat(commands: Any) -> None:
@@ -227,24 +228,24 @@ def _group(commands: Any) -> None:
         "  python -m gateway group remove 7 1001 1002\n"
         "  python -m gateway group list\n",
     )
-    actions = parser.add_subparsers(metavar="create | add | remove | delete | list", required=True)
-    create = actions.add_parser("create", help="make a group", allow_abbrev=False)
+    actions = parser.add_subparsers(metavar="create | add | remove | delete | list", prog=parser.prog, required=True)
+    create = actions.add_parser("create", help="make a group")
     create.add_argument("--name", default="", help="what people call it")
     _members(create, "*")
-    add = actions.add_parser("add", help="add members", allow_abbrev=False)
+    add = actions.add_parser("add", help="add members")
     _members(add, "+")
-    remove = actions.add_parser("remove", help="remove members", allow_abbrev=False)
+    remove = actions.add_parser("remove", help="remove members")
     _members(remove, "+")
-    delete = actions.add_parser("delete", help="remove a group; messages stay", allow_abbrev=False)
+    delete = actions.add_parser("delete", help="remove a group; messages stay")
     delete.add_argument("group", type=_number, metavar="GROUP", help="the group's id")
-    listing = actions.add_parser("list", help="show groups and their members", allow_abbrev=False)
+    listing = actions.add_parser("list", help="show groups and their members")
     listing.add_argument("--user", type=_number, default=0, metavar="ID", help="only groups that this user is in")
     for name, each in (("create", create), ("add", add), ("remove", remove), ("delete", delete), ("list", listing)):
         each.set_defaults(command=_later(f"group:{name}"), flags=[])
         _configured(each, ("--data-dir",))
 
 
-def _members(parser: argparse.ArgumentParser, how_many: str) -> None:
+def _members(parser: Parser, how_many: str) -> None:
     parser.add_argument("group", type=_number, metavar="GROUP", help="the group's id")
     parser.add_argument("members", type=_number, nargs=how_many, metavar="USER", help="user ids")
 

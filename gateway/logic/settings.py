@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from gateway.core.settings import Count, Seconds, Settings
+from gateway.core.settings import Count, Port, Seconds, Settings
 
 SYNC_BYTES = 61_440
 """Bytes of messages in one SyncResponse: with its envelope it stays under the 64 KiB that a client takes."""
@@ -24,6 +24,9 @@ class LogicSettings(Settings, frozen=True):
     store: Literal["sqlite", "redis"] = "sqlite"
     """Where messages and groups are kept: `sqlite`, a file in `data_dir` that the Logics of one machine share, or
     `redis`, in the server of section `redis`, which all share and which must sync each write to its disk."""
+    console_port: Port = 0
+    """Port of the console of `python -m gateway logic`, at `console.host`; 0 lets the system choose, and the log says
+    which. A node's own is `console.port`."""
     content_bytes: Annotated[int, Meta(ge=1, le=49_152)] = 32_768
     """Largest `content` of a message in UTF-8 bytes; more is Rejected with 4004. One always fits a Sync answer."""
     signal_bytes: Annotated[int, Meta(ge=0, le=49_152)] = 1_024

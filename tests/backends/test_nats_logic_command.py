@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import signal
 import subprocess
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ from gateway.node import open_node
 from gateway.protocol.types import AckStatus
 from tests.backends.nats import PATIENCE, settings, until
 from tests.cli.running import Running, command, environment, gateway
+from tests.console.asking import Asker
 from tests.support.nats_server import nats_server
 from tests.support.node import RunningNode, test_config
 from tests.support.redis_server import redis_server
@@ -104,6 +106,15 @@ async def test_two_share_the_work_and_one_may_be_killed(tmp_path: Path) -> None:
                             first.signal(signal.SIGKILL)
                         await trio.sleep(0.002)
             assert stored == 100
+            told = await second.event("logic_serving")
+            asker = Asker(int(told["console"].rpartition(":")[2]))
+            shown = (await asker.ask("/books")).text
+            assert "DOES NOT ADD UP" not in shown
+            assert re.search(r"^logic_upstreams +[1-9]", shown, re.MULTILINE)
+            assert (
+                'access_books_became{account="logic_upstreams",outcome="stored"}' in (await asker.ask("/metrics")).text
+            )
+            assert (await asker.ask("/readyz")).text == "ready\n"
             second.signal(signal.SIGTERM)
             assert await second.ended() == 0
             assert second.lines[-1]["event"] == "left"

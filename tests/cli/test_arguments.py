@@ -11,7 +11,7 @@ from gateway.cli.arguments import parse
 from gateway.config import Flag
 from gateway.config.tree import find
 
-COMMANDS = ["run", "chat", "token", "config", "group"]
+COMMANDS = ["run", "logic", "chat", "token", "config", "group"]
 
 
 def fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -77,6 +77,45 @@ def test_unknown_commands_and_flags(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--tcp-por" in fails(capsys, "--tcp-por", "1")  # no guessing from beginnings
     fails(capsys, "group")
     fails(capsys, "group", "add", "7")
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("--tcp-prot 1", "--tcp-port"),
+        ("run --dta-dir x", "--data-dir"),
+        ("config --jsno", "--json"),
+        ("logic --console-prt=1", "--console-port"),
+        ("group create 7 --nam x", "--name"),
+        ("tokn --user 1", "token"),
+    ],
+)
+def test_a_slip_is_one_line_that_says_what_was_meant(
+    capsys: pytest.CaptureFixture[str], words: str, meant: str
+) -> None:
+    said = fails(capsys, *words.split())
+    assert said.count("\n") == 1
+    assert f"did you mean {meant}?" in said
+
+
+def test_members_may_stand_behind_options(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ("7 1001 1002 --name x", "--name x 7 1001 1002", "7 --name x 1001 1002", "7 1001 --name x 1002"):
+        found = parse(["group", "create", *words.split()])
+        assert (found.group, found.members, found.name) == (7, [1001, 1002], "x")
+    assert parse(["group", "create", "7", "--name", "x"]).members == []
+    assert parse(["group", "add", "7", "--data-dir", "d", "1001"]).members == [1001]
+    assert "'y' is no id" in fails(capsys, "group", "create", "7", "--name", "x", "y")
+    assert "one word too many" in fails(capsys, "group", "delete", "7", "--data-dir", "d", "8")
+
+
+def test_usage_is_what_can_be_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["group", "create", "--help"])
+    assert capsys.readouterr().out.startswith("usage: python -m gateway group create [-h]")
+
+
+def test_logic_has_a_console_port_of_its_own() -> None:
+    assert parse(["logic", "--console-port", "1"]).flags == [Flag("--console-port", "logic.console_port", "1")]
 
 
 @pytest.mark.parametrize(
