@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from gateway.backends.file_store import DirectoryFileStore
 from gateway.backends.memory import MemoryBus, MemoryLocationStore
+from gateway.backends.memory_sessions import MemoryDedup, MemorySessionStore
 from gateway.config import Config, ConfigError
 from gateway.core.file_store import FileStore
-from gateway.core.ports import Bus, LocationStore
+from gateway.core.ports import Bus, Dedup, LocationStore, SessionStore
 from gateway.core.settings_files import FILES_FOLDER
 from gateway.logic.settings import STORE_FILE
 from gateway.logic.store import Store
@@ -125,3 +126,14 @@ async def open_ports(
                 max_messages=bounds.max_messages, max_bytes=bounds.max_bytes, max_payload=bounds.max_payload
             )
         yield bus, locations or MemoryLocationStore()
+
+
+def session_stores(config: Config, locations: LocationStore) -> tuple[SessionStore, Dedup]:
+    """Where sessions and seen messages are kept: in Redis if the locations are, else in the process."""
+    if config.redis is not None:
+        from gateway.backends.redis_locations import RedisLocationStore
+        from gateway.backends.redis_sessions import RedisDedup, RedisSessionStore
+
+        if isinstance(locations, RedisLocationStore):
+            return RedisSessionStore(locations.servers), RedisDedup(locations.servers)
+    return MemorySessionStore(), MemoryDedup()

@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from gateway.backends.dev_keys import development_key, issue_token, open_authenticator
-from gateway.cluster import file_store, open_ports, open_store, open_thread
+from gateway.cluster import file_store, open_ports, open_store, open_thread, session_stores
 from gateway.config import Config, ConfigError, check
 from gateway.console.browser import BrowserPage, WebTransportAddress, development_origins
 from gateway.console.server import serve_console
@@ -24,7 +24,7 @@ from gateway.core.books import Account, CountingBus, books, bus_books, publisher
 from gateway.core.file_store import FileStore
 from gateway.core.hub import Hub, HubSettings
 from gateway.core.metrics import Metrics
-from gateway.core.ports import Authenticator, Bus, LocationStore, NodeRecord
+from gateway.core.ports import Authenticator, Bus, Dedup, LocationStore, NodeRecord, SessionStore
 from gateway.logic.function import FunctionLogic, OnMessage
 from gateway.logic.push import Push
 from gateway.logic.service import LogicService
@@ -69,6 +69,8 @@ class Node:
         locations: LocationStore,
         authenticator: Authenticator,
         logic: Callable[[Push], Logic] | None,
+        sessions: SessionStore | None = None,
+        dedup: Dedup | None = None,
         file_store: FileStore | None = None,
         token_maker: Callable[[int], str] | None = None,
         own_bus: bool = False,
@@ -94,6 +96,8 @@ class Node:
             bus=bus,
             locations=locations,
             authenticator=authenticator,
+            sessions=sessions,
+            dedup=dedup,
             file_store=file_store,
         )
         self.push = Push(bus, locations, subjects)
@@ -281,10 +285,13 @@ async def open_node(
             store = await stack.enter_async_context(open_store(config, thread))
             logic = partial(reference_logic, store)
         own_keys = authenticator is None and config.development
+        sessions, dedup = session_stores(config, used_locations)
         yield Node(
             config,
             bus=used_bus,
             locations=used_locations,
+            sessions=sessions,
+            dedup=dedup,
             authenticator=authenticator or open_authenticator(config.auth, config.data_dir),
             logic=logic,
             file_store=file_store(config),

@@ -87,6 +87,7 @@ class Hub:
         self.login = settings.login
         self.bus = bus
         self.locations = locations
+        self.sessions = sessions
         self.seats = Seats(self, locations, sessions)
         self.authenticator = authenticator
         self.subjects = Subjects(settings.prefix)

@@ -12,11 +12,11 @@ from trio.testing import memory_stream_pair
 
 from gateway._framing import Upstream, parse_upstream
 from gateway.backends.memory import MemoryBus, MemoryLocationStore
-from gateway.backends.memory_sessions import MemoryDedup
+from gateway.backends.memory_sessions import MemoryDedup, MemorySessionStore
 from gateway.core.file_store import FileStore
 from gateway.core.hub import Hub, HubSettings
 from gateway.core.link import Link
-from gateway.core.ports import AuthRefused, Credentials, Identity, LocationStore
+from gateway.core.ports import AuthRefused, Credentials, Identity, LocationStore, SessionStore
 from gateway.protocol.codes import Code
 from gateway.transports.stream import serve_stream
 from tests.support.peer import Peer
@@ -91,6 +91,7 @@ async def open_world(
     *,
     bus: MemoryBus | None = None,
     locations: LocationStore | None = None,
+    sessions: SessionStore | None = None,
     logic: bool = True,
     file_store: FileStore | None = None,
     adjust: Callable[[HubSettings], HubSettings] = lambda settings: settings,
@@ -106,6 +107,7 @@ async def open_world(
         bus=bus,
         locations=locations if locations is not None else MemoryLocationStore(),
         authenticator=tokens,
+        sessions=sessions if sessions is not None else MemorySessionStore(),
         dedup=MemoryDedup(),
         file_store=file_store,
     )
