@@ -37,7 +37,7 @@ ANNA, BO = 1001, 1002
 QUICK = ClientSettings(backoff_base=0.02, backoff_cap=0.2)
 FREELY = LimitSettings(message_rate=100_000, message_burst=100_000)
 
-either = pytest.mark.parametrize("kind", ["tcp", "ws"])
+either = pytest.mark.parametrize("kind", ["tcp", "ws", "quic", "https"])
 
 
 @asynccontextmanager
@@ -45,7 +45,7 @@ async def user(node: RunningNode, user_id: int, device: str = "phone", **options
     defaults: dict[str, Any] = {
         "token": functools.partial(node.token, user_id),
         "device_id": device,
-        "ssl_context": client_tls() if node.url.startswith(("tcps", "wss")) else None,
+        "ssl_context": client_tls() if node.kind not in ("tcp", "ws") else None,
         "settings": QUICK,
     }
     with trio.fail_after(60):
@@ -63,7 +63,7 @@ def texts(deliveries: list[Delivery]) -> list[str]:
     return [each.content for each in deliveries]
 
 
-@pytest.mark.parametrize("kind", LINKS)
+@pytest.mark.parametrize("kind", [*LINKS, "https"])
 async def test_two_users_talk_and_see_how_far_it_came(kind: LinkKind, tmp_path: Path) -> None:
     async with open_running(tmp_path, kind) as node, user(node, ANNA) as anna, user(node, BO) as bo:
         stored = await anna.send("hej Bo", to_user=BO)
@@ -140,7 +140,7 @@ async def test_a_second_login_of_the_device_takes_its_place(kind: LinkKind, tmp_
         assert second.state is State.ONLINE
 
 
-@pytest.mark.parametrize("kind", LINKS)
+@pytest.mark.parametrize("kind", [*LINKS, "https"])
 async def test_a_refused_token_is_told(kind: LinkKind, tmp_path: Path) -> None:
     async with open_running(tmp_path, kind) as node:
         with pytest.raises(Refused, match="4100 token_invalid") as caught:
@@ -198,7 +198,7 @@ async def test_heartbeats_keep_an_idle_connection(kind: LinkKind, tmp_path: Path
 @either
 async def test_a_node_that_restarts_loses_and_doubles_nothing(kind: LinkKind, manner: str, tmp_path: Path) -> None:
     """Both users go on sending while the node goes and comes back on the same port, twice."""
-    section = "tcp" if kind == "tcp" else "websocket"
+    section = {"tcp": "tcp", "ws": "websocket", "quic": "quic", "https": "quic"}[kind]
     drain = DrainSettings(timeout=3, reconnect_after=0.05, jitter=0.1)
     ports = {"port": 0}
     running: list[RunningNode] = []

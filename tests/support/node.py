@@ -31,7 +31,7 @@ from gateway.transports.settings_websocket import WebSocketSettings
 from tests.support.peer import Peer
 from tests.support.quic_peer import QuicClient, start_quic
 
-LinkKind = Literal["tcp", "tcps", "ws", "wss", "quic"]
+LinkKind = Literal["tcp", "tcps", "ws", "wss", "quic", "https"]
 SOCKET_LINKS: tuple[LinkKind, ...] = ("tcp", "tcps", "ws", "wss")
 """Those of the reactor: each is a socket of its own, which `raw` opens."""
 LINKS: tuple[LinkKind, ...] = (*SOCKET_LINKS, "quic")
@@ -83,8 +83,8 @@ class RunningNode:
     def url(self) -> str:
         """Where clients connect."""
         name, path = ("tcp", "") if self.kind.startswith("tcp") else ("websocket", "/ws")
-        if self.kind == "quic":
-            name, path = "quic", ""
+        if self.kind in ("quic", "https"):
+            name, path = "quic", "/im" if self.kind == "https" else ""
         return f"{self.kind}://{self.node.addresses[name]}{path}"
 
     def token(self, user: int, **claims: Any) -> str:
@@ -110,6 +110,15 @@ class RunningNode:
         if self.kind == "quic":
             return Peer((await self.quic()).open(Lane.CONTROL))
         return Peer(await self.transport())
+
+    async def deaf(self, user: int) -> Peer:
+        """A connection with a session whose client will never read. On QUIC such a client gives no credit."""
+        if self.kind != "quic":
+            return await self.seated(user)
+        peer = Peer((await self.quic(stingy=True, max_stream_data=16_384)).open(Lane.CONTROL))
+        with trio.fail_after(PATIENCE):
+            await peer.log_in(self.token(user))
+        return peer
 
     async def quic(self, **settings: Any) -> QuicClient:
         """A QUIC connection without any stream; `settings` are of `start_quic`."""
@@ -185,7 +194,7 @@ def test_config(data_dir: Path, kind: LinkKind, **sections: Any) -> Config:
     tls = server_tls() if kind in ("tcps", "wss") else None
     tcp = TcpSettings(port=0, tls=tls if kind == "tcps" else None, enabled=kind.startswith("tcp"))
     websocket = WebSocketSettings(port=0, tls=tls if kind == "wss" else None, enabled=kind.startswith("ws"))
-    quic = QuicSettings(port=0, certificate=_authority()[2], enabled=kind == "quic")
+    quic = QuicSettings(port=0, certificate=_authority()[2], enabled=kind in ("quic", "https"))
     if isinstance(sections.get("quic"), dict):
         quic = msgspec.structs.replace(quic, **sections.pop("quic"))
     if isinstance(sections.get("tcp"), dict):
