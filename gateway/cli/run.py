@@ -76,9 +76,8 @@ def _tune(config: Config) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL)
     wanted = config.limits.max_connections + SPARE_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        log.warning("descriptors_limited", extra={"limit": hard, "wanted": wanted})
-        wanted = hard
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
@@ -115,6 +114,15 @@ def _announce(config: Config, node: Node) -> None:
     log.info("serving", extra={"node": config.node_id, "development": config.development, **node.addresses})
     if is_readable(config.log, sys.stderr):
         print(banner(config, node.addresses, node.certificate_sha256), end="", flush=True)
+    if not config.development:  # where nobody brings so many connections
+        _tell_limits(config)
+
+
+def _tell_limits(config: Config) -> None:
+    wanted = config.limits.max_connections + SPARE_DESCRIPTORS
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and limit < wanted:
+        log.warning("descriptors_limited", extra={"limit": limit, "wanted": wanted})
 
 
 def _reason(error: Exception) -> Exception | None:

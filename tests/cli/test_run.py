@@ -117,3 +117,18 @@ async def test_a_chat_through_the_command_line(tmp_path: Path) -> None:
         assert '"one"' not in again.stdout
         running.signal(signal.SIGTERM)
         assert await running.ended() == 0
+
+
+@pytest.mark.parametrize("development", [True, False])
+async def test_few_descriptors_are_told_where_it_matters_and_not_first(tmp_path: Path, development: bool) -> None:
+    key = f'[auth.keys.k]\nalgorithm = "HS256"\nkey = "{"s" * 32}"\n'
+    (tmp_path / "gateway.toml").write_text(
+        "[limits]\nmax_connections = 1_000_000_000\n" + (key if not development else "")
+    )
+    async with node("--config", "gateway.toml", "--set", "drain.jitter=0", cwd=tmp_path) as running:
+        assert (await running.event("serving"))["development"] is development
+        running.signal(signal.SIGTERM)
+        assert await running.ended() == 0
+    events = [line["event"] for line in running.lines]
+    assert events.index("serving") == 0
+    assert ("descriptors_limited" in events) is not development
