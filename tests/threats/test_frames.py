@@ -14,7 +14,6 @@ from gateway.protocol.messages import (
     AuthResponse,
     ChatMessage,
     ErrorMessage,
-    FileOffer,
     Kick,
     MessageAck,
     SyncRequest,
@@ -90,7 +89,6 @@ async def test_t04_however_it_is_cut_the_result_is_the_same(tmp_path: Path, kind
     [
         struct.pack(">IH", 0, 5_000),
         struct.pack(">IH", 0, 13),
-        encode(FileOffer(file_id="f-1")),
         encode(AuthResponse()),
     ],
 )

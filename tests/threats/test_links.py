@@ -1,4 +1,4 @@
-"""Threats 1, 2, 33, 46 on every link of the reactor: silence, slowness, exhaustion, churn."""
+"""Threats 1, 2, 33, 46 on every link of the reactor: silence, slowness, exhaustion, churn. QUIC has `test_quic`."""
 
 import gc
 import resource
@@ -10,9 +10,9 @@ import trio
 from gateway.core.settings import LoginSettings
 from gateway.protocol.codes import Code
 from gateway.protocol.messages import AuthResponse
-from tests.support.node import LINKS, PATIENCE, LinkKind, descriptors, neighbour, open_running
+from tests.support.node import PATIENCE, SOCKET_LINKS, LinkKind, descriptors, neighbour, open_running
 
-pytestmark = pytest.mark.parametrize("kind", LINKS)
+pytestmark = pytest.mark.parametrize("kind", SOCKET_LINKS)
 QUICK = LoginSettings(link_timeout=0.4, auth_timeout=0.4)
 """The same rules in less time."""
 

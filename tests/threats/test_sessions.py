@@ -18,6 +18,7 @@ from gateway.protocol.messages import AuthRequest, ChatMessage, Kick, MessageAck
 from gateway.protocol.types import AckStatus, Action, MsgType
 from tests.support.node import LINKS, PATIENCE, LinkKind, RunningNode, neighbour, open_running
 from tests.support.peer import Peer
+from tests.support.quic_peer import Pipe
 
 pytestmark = pytest.mark.parametrize("kind", LINKS)
 
@@ -65,7 +66,7 @@ async def test_t34_readers_that_never_read_are_closed_and_nobody_else_waits(tmp_
     readers = 30
     limits = LimitSettings(outbox_bytes=262_144)
     async with open_running(tmp_path, kind, limits=limits) as running, neighbour(running):
-        deaf = [await running.seated(5000 + number) for number in range(readers)]
+        deaf = [await running.deaf(5000 + number) for number in range(readers)]
         reading = await running.seated(4999)
         body = packet(ChatMessage(msg_id="big", from_user=1, to_user=2, content="x" * 32_000), timestamp=1)
         received = 0
@@ -89,6 +90,10 @@ async def test_t34_readers_that_never_read_are_closed_and_nobody_else_waits(tmp_
                     await trio.sleep(0.001)
             nursery.cancel_scope.cancel()
         assert running.hub.metrics.closed[Code.SLOW_CONSUMER] == readers
+        if kind == "quic":  # the others' sockets are as full as the readers are deaf: nothing can be told there
+            pipe = deaf[0].stream
+            assert isinstance(pipe, Pipe)
+            assert (await pipe.client.wait_closed())[0] == Code.SLOW_CONSUMER
         await served(reading)
         for peer in (*deaf, reading):
             await peer.hang_up()
