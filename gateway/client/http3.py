@@ -175,8 +175,13 @@ class Http3Client:
         if stream_id in self._critical:
             raise H3Failure(H3Code.CLOSED_CRITICAL_STREAM, "a critical stream was reset")
         self._heads.pop(stream_id, None)
-        if stream_id == self.session_id:
+        if stream_id == self.session_id and self.status in (0, 200):
             self.parting = self.parting or (0, "the server reset the session")
+
+    def was_stopped(self) -> None:
+        """The server reads no more of the CONNECT. With a refusal it says so, too, and that is in order."""
+        if self.status == 200:
+            self.parting = self.parting or (0, "the server stopped the session")
 
     # -- inside --------------------------------------------------------------------------------------------
 

@@ -90,18 +90,18 @@ class WebTransportTransport(QuicTransport):
             data = self._h3.datagram(event.data)
             if data is not None:
                 self._lanes.datagram(data)
-        elif isinstance(event, StreamReset | StopSendingReceived) and not self._is_of_session(event):
+        elif isinstance(event, StreamReset) and not self._is_of_session(event.stream_id):
             self._h3.was_reset(event.stream_id)
+        elif isinstance(event, StopSendingReceived) and event.stream_id == self._h3.session_id:
+            self._h3.was_stopped()
         else:
             self._lanes.handle(event)
         if isinstance(event, StreamReset):
             self._ours.discard(event.stream_id)
 
-    def _is_of_session(self, event: StreamReset | StopSendingReceived) -> bool:
-        """Whether it is about a stream inside the session; else about the CONNECT or a stream of HTTP/3's own."""
-        if event.stream_id & 1:
-            return event.stream_id in self._ours
-        return event.stream_id != self._h3.session_id
+    def _is_of_session(self, stream_id: int) -> bool:
+        """Whether it is a stream inside the session; else it is the CONNECT's or one of HTTP/3's own."""
+        return stream_id in self._ours if stream_id & 1 else stream_id != self._h3.session_id
 
     def _data(self, stream_id: int, data: bytes, end: bool) -> None:
         if stream_id == self._h3.session_id:
