@@ -13,6 +13,7 @@ GAUGES = {
     "half_open": "QUIC connections whose handshake is not complete.",
     "connection_ids": "Connection ids by which datagrams find their connection.",
     "timers": "Timers of QUIC connections.",
+    "tickets": "TLS session tickets kept for clients that come back.",
 }
 COUNTERS = {
     "packets_in": "UDP datagrams received.",
@@ -30,6 +31,9 @@ COUNTERS = {
     "completed": "QUIC handshakes completed.",
     "expired": "QUIC handshakes that took too long.",
     "resumed": "QUIC handshakes by a ticket.",
+    "tickets_issued": "TLS session tickets sent.",
+    "tickets_redeemed": "TLS session tickets shown and taken out.",
+    "tickets_refused": "TLS session tickets shown and not known: used before, too old, pushed out, another process's.",
     "retries": "Retry packets sent: more connections were half open than is comfortable.",
     "version_negotiations": "Version negotiations sent.",
     "resets": "Stateless resets sent.",

@@ -153,9 +153,8 @@ class QuicEndpoint:
 
     def statistics(self) -> QuicStatistics:
         """Sizes and counters."""
-        return counted(
-            self._counts, self._pump, open=self._open, half_open=self._reception.half_open, ids=len(self._known)
-        )
+        half_open, ids = self._reception.half_open, len(self._known)
+        return counted(self._counts, self._pump, self.tickets, open=self._open, half_open=half_open, ids=ids)
 
     # -- as the pump's owner ---------------------------------------------------------------------------------
 

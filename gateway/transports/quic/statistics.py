@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gateway.transports.quic.pump import Pump
+    from gateway.transports.quic.tickets import Tickets
 
 
 class Drop(Enum):
@@ -39,13 +40,15 @@ class Drop(Enum):
 
 @dataclass(frozen=True, slots=True)
 class QuicStatistics:
-    """What `QuicEndpoint.statistics` returns. All but the first four only ever grow."""
+    """What `QuicEndpoint.statistics` returns. All but the first five only ever grow."""
 
     connections: int
     half_open: int
     connection_ids: int
     """Ids under which datagrams find their connection, those of connections that have just ended included."""
     timers: int
+    tickets: int
+    """TLS session tickets kept."""
     packets_in: int
     """Datagrams received."""
     packets_out: int
@@ -72,6 +75,11 @@ class QuicStatistics:
     """Handshakes that took too long."""
     resumed: int
     """Handshakes by a ticket."""
+    tickets_issued: int
+    tickets_redeemed: int
+    """Tickets shown and taken out."""
+    tickets_refused: int
+    """Tickets shown and not known: used before, too old, pushed out, or of another process."""
     retries: int
     """Retry packets sent."""
     version_negotiations: int
@@ -114,7 +122,9 @@ class Counts:
         self.dropped: Counter[Drop] = Counter()
 
 
-def counted(counts: Counts, pump: Pump | None, *, open: int, half_open: int, ids: int) -> QuicStatistics:
+def counted(
+    counts: Counts, pump: Pump | None, tickets: Tickets, *, open: int, half_open: int, ids: int
+) -> QuicStatistics:
     """The counters as they stand."""
     dropped = {why.value: counts.dropped[why] for why in Drop}
     receiver = pump.receiver if pump is not None else None
@@ -125,6 +135,7 @@ def counted(counts: Counts, pump: Pump | None, *, open: int, half_open: int, ids
         half_open=half_open,
         connection_ids=ids,
         timers=pump.timers if pump is not None else 0,
+        tickets=len(tickets),
         packets_in=receiver.datagrams if receiver is not None else 0,
         packets_out=sender.datagrams if sender is not None else 0,
         bytes_in=receiver.octets if receiver is not None else 0,
@@ -140,6 +151,9 @@ def counted(counts: Counts, pump: Pump | None, *, open: int, half_open: int, ids
         completed=counts.completed,
         expired=counts.expired,
         resumed=counts.resumed,
+        tickets_issued=tickets.issued,
+        tickets_redeemed=tickets.redeemed,
+        tickets_refused=tickets.refused,
         retries=counts.retries,
         version_negotiations=counts.version_negotiations,
         resets=counts.resets,
