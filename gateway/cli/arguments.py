@@ -158,7 +158,8 @@ def _chat(commands: Any) -> None:
         "chat",
         "chat:chat",
         "Talk to a user or a group. What was missed while away is shown first. Without --token the node's development\n"
-        "key makes one, so this works on the node's own machine without anything else.",
+        "key makes one, so this works on the node's own machine without anything else. A line that begins with /send\n"
+        "sends a file (/send PATH, or /send PATH to USER), /fetch NUMBER fetches one into `received` of the data dir.",
         "  python -m gateway chat --user 1001 --to 1002\n"
         "  python -m gateway chat --user 1001 --group 7\n"
         "  python -m gateway chat --user 1001 --to 1002 --url ws://127.0.0.1:8080/ws\n",

@@ -16,18 +16,22 @@ from pathlib import Path
 import msgspec
 import trio
 
+from gateway.client.chat_files import ChatFiles
 from gateway.client.chat_input import read_lines
 from gateway.client.chat_screen import Screen, screen
 from gateway.client.chat_state import ChatState, StateUnreadable, state_path
 from gateway.client.client import Client, connect
 from gateway.client.endpoint import parse_url
 from gateway.client.errors import ClientError, SendTimeout, UnsupportedTransport
-from gateway.client.messages import Receipt, Synced
+from gateway.client.files import file_of
+from gateway.client.messages import OfferedFile, Receipt, Synced
 from gateway.client.settings import ClientSettings
 from gateway.client.token import TokenSource
 from gateway.protocol.ids import checked_name, new_message_id
 
 DONE, FAILED, MISUSED = 0, 1, 2
+RECEIVED = "received"
+"""Where fetched files are put, in the data directory."""
 LAST_WORDS = 10.0
 """Seconds after the end of input in which what was typed may be acknowledged and what was missed be shown."""
 
@@ -105,6 +109,7 @@ class _Talk:
         self._device = device
         self._state = state
         self._screen: Screen = screen(user=options.user, machines=options.json)
+        self._files = ChatFiles(self._screen, options.data_dir / RECEIVED, to=options.to, group=options.group)
         self._synced = trio.Event()
         self._lost = 0
         self.failure: Exception | None = None
@@ -123,6 +128,7 @@ class _Talk:
         )
         try:
             async with connecting as client, trio.open_nursery() as nursery:
+                self._files.begin(nursery)
                 for task in (self._show_notices, self._show_deliveries):
                     nursery.start_soon(self._guarded, task, client, nursery.cancel_scope)
                 await self._guarded(self._send_lines, client, nursery.cancel_scope)
@@ -141,13 +147,20 @@ class _Talk:
 
     async def _show_deliveries(self, client: Client) -> None:
         async for delivery in client:
-            self._screen.delivery(delivery)
+            file = file_of(delivery)
+            if file is None:
+                self._screen.delivery(delivery)
+            else:
+                self._files.offered(file)
             self._state.save(client.cursor)
             if not self._options.json:
                 await client.mark_read(delivery)
 
     async def _show_notices(self, client: Client) -> None:
         async for notice in client.notices:
+            if isinstance(notice, OfferedFile):
+                self._files.offered(notice)
+                continue
             self._screen.notice(notice)
             if isinstance(notice, Receipt):
                 self._state.save(client.cursor)  # our own messages have places, too
@@ -157,8 +170,9 @@ class _Talk:
     async def _send_lines(self, client: Client) -> None:
         if sys.stdin is not None:
             async for line in read_lines(sys.stdin.fileno()):
-                if line.strip():
+                if line.strip() and not self._files.command(line, client):
                     await self._send(client, line)
+        await self._files.wait_idle()
         with trio.move_on_after(LAST_WORDS):
             await client.wait_acknowledged()
             await self._synced.wait()
@@ -167,6 +181,8 @@ class _Talk:
         self._lost += len(client.unacknowledged)
         if self._lost:
             raise ClientError(f"{self._lost} of your messages were not acknowledged")
+        if self._files.failed:
+            raise ClientError(f"{self._files.failed} of your files were not sent")
 
     async def _send(self, client: Client, line: str) -> None:
         msg_id = new_message_id()

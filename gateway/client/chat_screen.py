@@ -9,7 +9,7 @@ import time
 from typing import Any, Protocol, TextIO
 
 from gateway.client.errors import describe
-from gateway.client.messages import Complaint, Delivery, Event, Receipt, Signal, State, StateChange, Synced
+from gateway.client.messages import Complaint, Delivery, Event, OfferedFile, Receipt, Signal, State, StateChange, Synced
 from gateway.protocol.types import AckStatus
 
 TICKS = {AckStatus.STORED: "✓ ", AckStatus.DELIVERED: "✓✓", AckStatus.READ: "✓✓ read:"}
@@ -30,6 +30,12 @@ class Screen(Protocol):
 
     def failed(self, text: str, reason: str) -> None:
         """An own line could not be sent."""
+
+    def file(self, number: int, file: OfferedFile) -> None:
+        """A file for this user; by this number it can be fetched."""
+
+    def file_done(self, path: str, reference: str, *, fetched: bool) -> None:
+        """A file was sent, or fetched."""
 
     def notice(self, notice: object) -> None:
         """Anything else."""
@@ -68,6 +74,14 @@ class People:
 
     def failed(self, text: str, reason: str) -> None:
         self._line(f"✗ {printable(text[:QUOTED])}: {printable(reason)}")
+
+    def file(self, number: int, file: OfferedFile) -> None:
+        sender = "you, elsewhere, sent" if file.from_user == self._user else f"{file.from_user} sends"
+        where = f" to group {file.group_id}" if file.group_id else ""
+        self._line(f"-- {sender} a file{where}: {printable(file.name)} ({amount(file.size)}); /fetch {number}")
+
+    def file_done(self, path: str, reference: str, *, fetched: bool) -> None:
+        self._line(f"-- fetched: {printable(path)}" if fetched else f"{TICKS[AckStatus.STORED]} file {printable(path)}")
 
     def notice(self, notice: object) -> None:
         if isinstance(notice, Receipt):
@@ -130,6 +144,12 @@ class Machines:
     def failed(self, text: str, reason: str) -> None:
         self._line("failed", {"content": text, "reason": reason})
 
+    def file(self, number: int, file: OfferedFile) -> None:
+        self._line("file", {"number": number} | _plain(file))
+
+    def file_done(self, path: str, reference: str, *, fetched: bool) -> None:
+        self._line("file_fetched" if fetched else "file_sent", {"path": path, "reference": reference})
+
     def notice(self, notice: object) -> None:
         kind = "state" if isinstance(notice, StateChange) else type(notice).__name__.lower()
         self._line(kind, notice)
@@ -143,9 +163,15 @@ def _plain(value: Any) -> dict[str, Any]:
     fields = {name: getattr(value, name) for name in value.__struct_fields__}
     if isinstance(fields.get("status"), AckStatus):
         fields["status"] = fields["status"].name.lower()
-    if isinstance(fields.get("data"), bytes):
-        fields["data"] = fields["data"].hex()
-    return fields
+    return {name: value.hex() if isinstance(value, bytes) else value for name, value in fields.items()}
+
+
+def amount(size: int) -> str:
+    """Bytes, for people."""
+    if size < 1000:
+        return f"{size} bytes"
+    step = min((len(str(size)) - 1) // 3, 5)
+    return f"{size / 1000**step:.1f} {('', 'kB', 'MB', 'GB', 'TB', 'PB')[step]}"
 
 
 def moment(unix_ms: int) -> str:

@@ -9,15 +9,18 @@ import pty
 import stat
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from gateway.client.chat import ChatOptions, chat
+from gateway.client.chat_files import ChatFiles, free_path
 from gateway.client.chat_input import LONGEST_LINE, read_lines
-from gateway.client.chat_screen import Machines, People, moment, printable
+from gateway.client.chat_screen import Machines, People, amount, moment, printable
 from gateway.client.chat_state import ChatState, StateUnreadable, state_path
-from gateway.client.messages import Complaint, Delivery, Event, Receipt, Signal, State, StateChange, Synced
+from gateway.client.messages import Complaint, Delivery, Event, OfferedFile, Receipt, Signal, State, StateChange, Synced
+from gateway.protocol.files import file_reference
 from gateway.protocol.types import AckStatus
 
 URL = "tcp://127.0.0.1:9000"
@@ -263,3 +266,64 @@ async def test_waiting_for_a_line_can_be_cancelled() -> None:
     assert scope.cancelled_caught
     os.close(read)
     os.close(write)
+
+
+def a_file(number: int = 1, *, name: str = "a.txt", sender: int = 1001, size: int = 5, group: int = 0) -> OfferedFile:
+    return OfferedFile(
+        reference=file_reference(sender, f"f-{number}"),
+        from_user=sender,
+        name=name,
+        size=size,
+        sha256=b"x" * 32,
+        group_id=group,
+    )
+
+
+def test_files_are_numbered_and_shown_once(tmp_path: Path) -> None:
+    screen, output = people()
+    files = ChatFiles(screen, tmp_path, to=1001, group=0)
+    for _ in range(2):
+        files.offered(a_file())
+        files.offered(a_file(2, name="b\x1b[31m.txt", size=1_500_000, group=7, sender=1002))
+    assert told(output) == [
+        "-- 1001 sends a file: a.txt (5 bytes); /fetch 1",
+        "-- you, elsewhere, sent a file to group 7: b\\x1b[31m.txt (1.5 MB); /fetch 2",
+    ]
+
+
+def test_a_machine_is_told_of_files_in_json() -> None:
+    output = io.StringIO()
+    screen = Machines(output)
+    screen.file(3, a_file())
+    screen.file_done("/tmp/a", "1001-x", fetched=True)
+    first, second = map(json.loads, told(output))
+    assert (first["type"], first["number"], first["sha256"]) == ("file", 3, "78" * 32)
+    assert second == {"type": "file_fetched", "path": "/tmp/a", "reference": "1001-x"}
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (999_999, "1000.0 kB"), (20_971_520, "21.0 MB"),
+     (2**53, "9.0 PB")],
+)  # fmt: skip
+def test_amounts_are_for_people(size: int, text: str) -> None:
+    assert amount(size) == text
+
+
+def test_a_senders_name_is_never_a_path_and_never_hidden(tmp_path: Path) -> None:
+    for name in ("../x", "a/b", "", "..", "a\0"):
+        with pytest.raises(ValueError, match="name must"):
+            free_path(tmp_path, name)
+    assert free_path(tmp_path, ".bashrc") == tmp_path / "bashrc"
+    assert free_path(tmp_path, "...") == tmp_path / "file"
+    (tmp_path / "a.tar.gz").touch()
+    (tmp_path / "plain").touch()
+    assert free_path(tmp_path, "a.tar.gz") == tmp_path / "a.tar (2).gz"
+    assert free_path(tmp_path, "plain") == tmp_path / "plain (2)"
+
+
+def test_what_is_no_command_is_said(tmp_path: Path) -> None:
+    files = ChatFiles(people()[0], tmp_path, to=1001, group=0)
+    client: Any = None
+    for line in ("/sendx a", "/send", "send a", "/fetch x", "/fetch -1", " /send a", "/help"):
+        assert not files.command(line, client)

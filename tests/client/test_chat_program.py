@@ -133,3 +133,25 @@ async def test_errors_are_one_line(tmp_path: Path) -> None:
             assert nobody.process.returncode is None  # it goes on trying for a while: the node may be starting
             interrupt(nobody)
             assert await nobody.ended() == 0
+
+
+async def test_files_are_sent_and_fetched_beside_the_talk(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    content = os.urandom(300_000)
+    (tmp_path / "cat pictures.zip").write_bytes(content)
+    async with machine.node(), machine.chat("tcp", ANNA, BO) as anna, machine.chat("tcp", BO, ANNA) as bo:
+        await anna.type(f"/send {tmp_path}/cat pictures.zip", "there you are")
+        await anna.until("✓  file ")
+        offer = await bo.until(f"{ANNA} sends a file: cat pictures.zip (300.0 kB); /fetch 1")
+        assert offer
+        for number in (1, 2):
+            await bo.type("/fetch")
+            path = Path((await bo.until("-- fetched: ")).removeprefix("-- fetched: "))
+            assert path.name == ("cat pictures.zip" if number == 1 else "cat pictures (2).zip")
+            assert path.read_bytes() == content
+        await bo.type("/fetch 7", "/send /no/such/file", f"/send {path} to {ANNA}")
+        await bo.until("✗ /fetch: there is no file 7")
+        await bo.until("✗ /send /no/such/file: ")
+        await anna.until(f"{BO} sends a file: cat pictures (2).zip")
+        assert await anna.leave() == 0
+        assert await bo.leave() == 1  # one file of his was not sent
