@@ -212,7 +212,7 @@ class Connection:
         now = trio.current_time()
         beat_at = now + self._interval
         while self._ending is None:
-            resend_at = self.journal.outgoing.overdue(now, self._settings.resend_after)
+            resend_at = self.journal.outgoing.overdue(now, self._settings.resend_after, self._settings.resend_longest)
             if now >= beat_at:
                 self._beat(now)
                 beat_at = now + self._interval

@@ -154,17 +154,17 @@ class Outgoing:
             return pending.frame(seq, now_ms)
         return None
 
-    def overdue(self, now: float, after: float) -> float:
+    def overdue(self, now: float, after: float, longest: float) -> float:
         """Queue again what was accepted `after` seconds ago and is not stored; return when to look next.
 
         What was not even accepted is on its way: the link is reliable, and writing it again would only add to a
-        queue that is too long already. Each resend doubles the patience, for the same reason.
+        queue that is too long already. Each resend doubles the patience up to `longest`, for the same reason.
         """
         due = now + after
         for pending in self._pending.values():
             if pending.accepted_at is None:
                 continue
-            at = pending.accepted_at + after * 2.0 ** min(pending.writings - 1, 10)
+            at = pending.accepted_at + max(after, min(longest, after * 2.0 ** min(pending.writings - 1, 10)))
             if at > now:
                 due = min(due, at)
             else:

@@ -26,8 +26,11 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Nothing at all received for so long after a heartbeat: the server is taken for dead."""
     heartbeat_interval: float = 30.0
     """Between heartbeats when the server does not say."""
-    resend_after: float = 10.0
+    resend_after: float = 1.5
     """A message accepted by the node but not stored for so long is sent again; twice as long the next time."""
+    resend_longest: float = 3.0
+    """The doubling of `resend_after` ends here, so that so long after an outage everything is on its way again. A
+    message that comes twice is stored once: what this costs is one frame per waiting message and interval."""
     backoff_base: float = 0.5
     """The first delay before reconnecting is random between 0 and this; it doubles each time."""
     backoff_cap: float = 30.0

@@ -78,13 +78,13 @@ def test_only_what_was_accepted_is_overdue() -> None:
         outgoing.add(message(name))
     assert [written(outgoing, seq) for seq in (1, 2)] == ["a", "b"]
     outgoing.acknowledged(Receipt(msg_id="b", status=AckStatus.ACCEPTED), 3.0)
-    assert outgoing.overdue(5.0, 10.0) == 13.0
+    assert outgoing.overdue(5.0, 10.0, 15.0) == 13.0
     assert outgoing.next_frame(3, 1) is None
-    outgoing.overdue(13.0, 10.0)
+    outgoing.overdue(13.0, 10.0, 15.0)
     assert written(outgoing, 3) == "b"
     assert outgoing.next_frame(4, 1) is None
     outgoing.acknowledged(Receipt(msg_id="b", status=AckStatus.ACCEPTED), 14.0)
-    assert outgoing.overdue(24.0, 10.0) == 34.0
+    assert outgoing.overdue(24.0, 10.0, 15.0) == 29.0
     assert outgoing.next_frame(4, 1) is None
 
 
