@@ -13,6 +13,7 @@ from gateway.console.metrics import exposition
 from gateway.core.books import Account
 from gateway.core.metrics import Metrics
 from gateway.transports.quic.statistics import Counts, QuicStatistics, counted
+from gateway.transports.quic.tickets import Tickets
 
 REQUIRED = {
     "access_connections_total": "gauge",
@@ -26,7 +27,7 @@ REQUIRED = {
 
 BOOKS = [Account("frames", 5, {"heartbeat": 4}), Account("reports", 0, {"sent": 0})]
 QUIC = replace(  # every number another one
-    counted(Counts(), None, open=1, half_open=2, ids=3), closed={0: 4, 4400: 5}, dropped={"malformed": 6}
+    counted(Counts(), None, Tickets(1), open=1, half_open=2, ids=3), closed={0: 4, 4400: 5}, dropped={"malformed": 6}
 )
 
 
