@@ -95,7 +95,9 @@ class Hub:
         self.registry = Registry()
         self.metrics = Metrics()
         self.admission = Admission(settings.limits)
-        self.flusher = Flusher()
+        self.now = run_clock()
+        """Monotonic seconds, as trio.current_time gives them."""
+        self.flusher = Flusher(self.now, self.metrics.latency)
         self.greeting = dispatcher.greeting_table()
         self.uplink = DurableUplink(self, bus) if settings.durable else None
         self.seated = dispatcher.seated_table(self)
@@ -112,8 +114,6 @@ class Hub:
             self.files.register(self.seated)
         self.delivery = Delivery(self)
         self.events = Events(self)
-        self.now = run_clock()
-        """Monotonic seconds, as trio.current_time gives them."""
         self._drain = settings.drain
         self._ids = ConnectionIds()
         self._emptied = trio.Event()
