@@ -302,9 +302,10 @@ class NatsBus:
 
     def unusable(self, reason: str) -> None:
         """The server cannot be what is configured; before anything flowed, that ends `run`."""
-        if not self._tried.is_set():
+        if self._tried.is_set():
+            log.error("bus_stream_unusable", extra={"reason": reason})
+        else:
             self._unusable = reason
-        log.error("bus_stream_unusable", extra={"reason": reason})
 
     def lost(self, reason: str) -> None:
         """Payloads are kept until they flow again."""

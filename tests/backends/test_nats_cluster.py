@@ -2,66 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
 
 from gateway.backends.nats_bus import NatsBus
-from gateway.backends.settings_redis import RedisSettings
-from gateway.cli.logic import open_logic
-from gateway.client import Client, ClientSettings, connect
-from gateway.config import Config, ConfigError, Flag, load
-from gateway.core.settings import LimitSettings
+from gateway.config import ConfigError, Flag, load
 from gateway.logic.settings import LogicSettings
 from gateway.node import open_node
 from gateway.protocol.types import AckStatus
 from tests.backends.nats import PATIENCE, settings, until
+from tests.backends.nats_world import ANNA, BO, Cluster, user
 from tests.client.server import take
-from tests.support.nats_server import NatsServer, nats_server
-from tests.support.node import RunningNode, test_config
+from tests.support.nats_server import nats_server
+from tests.support.node import test_config
 from tests.support.redis_server import redis_server
 
-ANNA, BO = 1001, 1002
 REACHED_LOGIC = (AckStatus.STORED, AckStatus.DELIVERED)  # a loss may let the later news come first
-FREELY = LimitSettings(message_rate=100_000, message_burst=100_000)
-
-
-class Cluster:
-    """Everything in this process but the servers."""
-
-    def __init__(self, nats: NatsServer, redis_port: int, folder: Path) -> None:
-        self.nats = nats
-        self.folder = folder
-        self.sections: dict[str, Any] = {
-            "nats": settings(nats.url),
-            "redis": RedisSettings(port=redis_port),
-            "limits": FREELY,
-        }
-
-    def config(self, node_id: str) -> Config:
-        return test_config(self.folder, "tcp", node_id=node_id, **self.sections)
-
-    @asynccontextmanager
-    async def node(self, node_id: str, **sections: Any) -> AsyncIterator[RunningNode]:
-        config = test_config(self.folder, "tcp", node_id=node_id, **(self.sections | sections))
-        async with open_node(config) as node, trio.open_nursery() as nursery:
-            await nursery.start(node.run)
-            await until(lambda: not node.not_ready())
-            yield RunningNode(node, "tcp", nursery)
-            nursery.cancel_scope.cancel()
-
-    @asynccontextmanager
-    async def logic(self, name: str) -> AsyncIterator[None]:
-        async with open_logic(self.config(name)) as process, trio.open_nursery() as nursery:
-            await nursery.start(process.run)
-            yield
-            with trio.fail_after(PATIENCE):
-                await process.drain()
 
 
 @pytest.fixture
@@ -71,14 +31,6 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     with redis_server() as redis:
         async with nats_server(folder) as nats:
             yield Cluster(nats, redis.port, tmp_path)
-
-
-@asynccontextmanager
-async def user(node: RunningNode, user_id: int) -> AsyncIterator[Client]:
-    token = functools.partial(node.token, user_id)
-    quick = ClientSettings(backoff_base=0.02, backoff_cap=0.2, resend_after=1.0)
-    async with connect(node.url, token=token, device_id="phone", settings=quick) as client:
-        yield client
 
 
 async def test_a_chat_across_nodes(cluster: Cluster) -> None:

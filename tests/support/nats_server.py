@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -68,6 +70,25 @@ class NatsServer:
             except (ValueError, LookupError):
                 return None  # half written
         return None
+
+    def api(self, verb: str, body: bytes = b"") -> dict[str, Any]:
+        """What JetStream's own API answers, asked by hand: nothing of ours is in between."""
+        with (
+            socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as plain,
+            plain.makefile("rwb") as talk,
+        ):
+            inbox = b"_INBOX.by-hand"
+            talk.write(b'CONNECT {"verbose":false}\r\nSUB %b 1\r\n' % inbox)
+            talk.write(b"PUB $JS.API.%b %b %d\r\n%b\r\n" % (verb.encode(), inbox, len(body), body))
+            talk.flush()
+            while not (line := talk.readline()).startswith(b"MSG "):
+                assert line.startswith((b"INFO", b"PING", b"+OK")), line
+            answer: dict[str, Any] = json.loads(talk.read(int(line.split()[-1])))
+            return answer
+
+    def consumer(self, stream: str, name: str) -> dict[str, Any]:
+        """What it says of a consumer."""
+        return self.api(f"CONSUMER.INFO.{stream}.{name}")
 
     async def pause(self) -> None:
         """Stop its processor time, and return once it stands: connections stay up and nothing answers."""
