@@ -30,6 +30,7 @@ from gateway.transports.settings_quic import QuicSettings
 from gateway.transports.settings_websocket import WebSocketSettings
 from tests.support.peer import Peer
 from tests.support.quic_peer import QuicClient, start_quic
+from tests.support.webtransport_peer import Session, start_session
 
 LinkKind = Literal["tcp", "tcps", "ws", "wss", "quic", "https"]
 SOCKET_LINKS: tuple[LinkKind, ...] = ("tcp", "tcps", "ws", "wss")
@@ -106,9 +107,11 @@ class RunningNode:
         return transport
 
     async def connect(self) -> Peer:
-        """A link that is up, not authenticated. On QUIC it has a control lane only."""
+        """A link that is up, not authenticated. On QUIC and WebTransport it has a control lane only."""
         if self.kind == "quic":
             return Peer((await self.quic()).open(Lane.CONTROL))
+        if self.kind == "webtransport":
+            return Peer((await self.webtransport()).open(Lane.CONTROL))
         return Peer(await self.transport())
 
     async def deaf(self, user: int) -> Peer:
@@ -126,6 +129,10 @@ class RunningNode:
         client = await start_quic(self._nursery, self.node.addresses["quic"], **settings)
         self._quic.append(client)
         return client
+
+    async def webtransport(self, **settings: Any) -> Session:
+        """A session without any stream; `settings` are of `start_quic`."""
+        return await start_session(await self.quic(alpn="h3", **settings))
 
     async def seated(self, user: int, device: str = "phone", **fields: Any) -> Peer:
         """A connection with a session."""
