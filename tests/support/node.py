@@ -110,15 +110,18 @@ class RunningNode:
         """A link that is up, not authenticated. On QUIC and WebTransport it has a control lane only."""
         if self.kind == "quic":
             return Peer((await self.quic()).open(Lane.CONTROL))
-        if self.kind == "webtransport":
+        if self.kind == "https":
             return Peer((await self.webtransport()).open(Lane.CONTROL))
         return Peer(await self.transport())
 
     async def deaf(self, user: int) -> Peer:
         """A connection with a session whose client will never read. On QUIC such a client gives no credit."""
-        if self.kind != "quic":
+        if self.kind == "https":
+            peer = Peer((await self.webtransport(stingy=True, max_stream_data=16_384)).open(Lane.CONTROL))
+        elif self.kind == "quic":
+            peer = Peer((await self.quic(stingy=True, max_stream_data=16_384)).open(Lane.CONTROL))
+        else:
             return await self.seated(user)
-        peer = Peer((await self.quic(stingy=True, max_stream_data=16_384)).open(Lane.CONTROL))
         with trio.fail_after(PATIENCE):
             await peer.log_in(self.token(user))
         return peer
