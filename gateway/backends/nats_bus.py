@@ -408,7 +408,9 @@ class NatsBus:
     async def _keep_items(self) -> None:
         """An item that takes its time stays ours."""
         while True:
-            await trio.sleep(min([1.0, *(each.keep_every / 2 for each in self._takings)]))
+            await trio.sleep(
+                min([self._settings.stream.ack_wait / 6, *(each.keep_every / 2 for each in self._takings)])
+            )
             now = trio.current_time()
             self._closing = [each for each in self._closing if each.unsettled]
             for taking in (*self._takings, *self._closing):

@@ -223,6 +223,7 @@ class StreamSide:
             for taking, pull in list(self._pulls.items()):
                 if pull.gone:
                     await asyncio.sleep(LOOK_AGAIN)
+                    await self._jetstream.ensure_stream(client, server)
                 if pull.gone or not pull.sid:
                     await self._begin(client, server, taking, pull)
                 await self._ask(client, taking, pull, loop.time())
