@@ -372,3 +372,52 @@ async def test_a_configuration_without_nats_is_refused() -> None:
 def test_the_public_surface_is_there() -> None:
     assert sorted(public.__all__) == public.__all__
     assert all(getattr(public, name) is not None for name in public.__all__)
+
+
+async def test_what_missed_its_connection_follows_the_user_once(autojump_clock: Clock) -> None:
+    async with scene() as stage:
+        await stage.nursery.start(stage.backend.serve, nothing)
+        gone, push = 5, stage.backend.push  # older than every connection
+        assert push.connection("node-1", gone, chat("m-early"), user_id=1002)
+        await trio.sleep(1)  # nobody is there: left to the Sync
+        phone = await stage.world.seated(1002)
+        tablet = await stage.world.seated(1002, "tablet")
+        assert push.connection("node-1", gone, chat("m-late"), user_id=1002)
+        assert (await phone.receive(ChatMessage)).msg_id == (await tablet.receive(ChatMessage)).msg_id == "m-late"
+        (location, newest) = sorted((await stage.backend.lookup([1002]))[1002], key=lambda each: each.conn_id)
+        await phone.hang_up()
+        await trio.sleep(1)
+        assert push.connection("node-1", location.conn_id, chat("m-moved"), user_id=1002)
+        assert (await tablet.receive(ChatMessage)).msg_id == "m-moved"
+        assert push.connection("node-1", newest.conn_id + 1, chat("m-never"), user_id=1002)  # only older ones are left
+        assert push.connection("node-1", gone, Signal(to_user=1002, kind="t"), user_id=1002)  # not worth it
+        assert stage.world.hub.bus.publish("im.logic.undelivered", b"junk")
+        await trio.sleep(1)
+        reports = {each.name: each for each in stage.backend.books()}["logic_undelivered"]
+        assert reports.balanced
+        assert {end: count for end, count in reports.became.items() if count} == {
+            "rerouted": 2, "offline": 2, "malformed": 1,
+        }  # fmt: skip
+        (counts,) = stage.backend.statistics()
+        assert counts.rerouted == 2
+        await stage.backend.drain()
+
+
+async def test_without_the_store_what_missed_its_user_is_left_to_the_sync(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scene() as stage:
+        await stage.nursery.start(stage.backend.serve, nothing)
+
+        async def away(user_ids: object) -> dict[int, list[Location]]:
+            raise StoreUnavailable("away")
+
+        monkeypatch.setattr(stage.backend.locations, "lookup", away)
+        assert stage.backend.push.connection("node-1", 5, chat("m-1"), user_id=1002)
+        await trio.sleep(1)
+        (reports,) = (each for each in stage.backend.books() if each.name == "logic_undelivered")
+        assert (reports.came, reports.became["not_sent"]) == (1, 1)
+
+
+async def nothing(incoming: Incoming) -> None:
+    """A Logic that has nothing to say."""
