@@ -162,7 +162,10 @@ class Cluster:
             shared += ["--set", setting]
         ours = [sys.executable, "-m", "gateway"]
         commands: dict[str, list[str]] = {
-            "nats": [str(Path(sys.executable).parent / "nats-server"), "-a", HOST, "-p", str(self.nats_port)],
+            "nats": [
+                *(str(Path(sys.executable).parent / "nats-server"), "-a", HOST, "-p", str(self.nats_port)),
+                *("-js", "-sd", str(folder / "nats")),
+            ],
             "redis": [
                 *(str(get_binary_path()), "--port", str(self.redis_port), "--bind", HOST),
                 *("--dir", str(folder / "redis"), "--save", "", "--appendonly", "yes", "--appendfsync", "always"),

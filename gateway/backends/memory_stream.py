@@ -21,7 +21,7 @@ DUPLICATE_WINDOW: Final = 120.0
 """Seconds in which a key is remembered."""
 UNSETTLED: Final = 1_024
 """Items that one taker holds at a time."""
-MAX_DELIVERIES: Final = 10
+MAX_DELIVERIES: Final = 20
 FIRST_DELAY: Final = 0.1
 """Seconds until an item that a handler failed on comes again; it doubles up to LAST_DELAY."""
 LAST_DELAY: Final = 10.0

@@ -45,9 +45,9 @@ class NatsStreamSettings(Settings, frozen=True):
     """Seconds that the stream has to confirm a message; then it is Rejected with 4402, though it may be there."""
     unsettled: Annotated[int, Meta(ge=1, le=10_000)] = 1_024
     """Messages that one Logic holds at a time, taken and not yet settled."""
-    ack_wait: Annotated[float, Meta(ge=0.5, le=3600)] = 5.0
+    ack_wait: Annotated[float, Meta(ge=0.5, le=3600)] = 2.0
     """Seconds after which what a dead Logic held is handed to another one; a living one asks for more."""
-    max_deliveries: Annotated[int, Meta(ge=1, le=1000)] = 10
+    max_deliveries: Annotated[int, Meta(ge=1, le=1000)] = 20
     """Times that a message is handed out which nobody settles; then it is dropped, counted and logged."""
 
 
