@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
 
 from gateway._version import __version__
+from gateway.console import metrics_files
 from gateway.console.metrics_quic import families
 from gateway.core.books import Account
 from gateway.core.metrics import Latency, Metrics
@@ -65,16 +66,19 @@ _COUNTERS = (
     ("access_events_malformed", "events_malformed", "User events that could not be read or were not the user's."),
     ("access_throttled", "throttled", "Times that reading was paused because a user sent too fast."),
     ("access_faults", "faults", "Connections that a bug of the node ended."),
+    *metrics_files.COUNTERS,
 )
 _GAUGES = (
     ("access_connections_total", "connections", "Connections open now, authenticated or not."),
     ("access_uplink_waiting", "uplink_waiting", "Messages that the stream of a durable uplink has not answered for."),
     ("access_sessions", "sessions", "Sessions authenticated now."),
+    *metrics_files.GAUGES,
 )
 _BY_CODE = (
     ("access_auth_failed_by_code", "auth_failed", "Logins that failed, by code."),
     ("access_requests_refused", "refused", "Requests refused, by code."),
     ("access_connections_closed", "closed", "Connections ended, by code; 0 is the client's own leaving."),
+    *metrics_files.BY_CODE,
 )
 
 

@@ -44,7 +44,6 @@ def books(hub: Hub) -> list[Account]:
     """Every account of a node's core, now. Exact between two steps of the event loop, so at any time for a caller."""
     count = hub.metrics
     live = list(hub.registry)
-    sending, fetching = (hub.files.sending, hub.files.fetching) if hub.files is not None else (0, 0)
     return [
         _frames(hub),
         Account(
@@ -107,7 +106,7 @@ def books(hub: Hub) -> list[Account]:
                 "repeated": count.files_repeated,
                 "refused": sum(count.files_refused.values()),
                 "interrupted": count.files_interrupted,
-                "under_way": sending,
+                "under_way": count.files_sending,
             },
         ),
         Account(
@@ -117,7 +116,7 @@ def books(hub: Hub) -> list[Account]:
                 "fetched": count.files_fetched,
                 "refused": sum(count.fetches_refused.values()),
                 "interrupted": count.fetches_interrupted,
-                "under_way": fetching,
+                "under_way": count.files_fetching,
             },
         ),
         Account(

@@ -69,10 +69,6 @@ class Files:
         self._desks: dict[int, _Desk] = {}
         self._per_user: Counter[int] = Counter()
         self._nursery: trio.Nursery | None = None
-        self.sending = 0
-        """Files on their way from clients now."""
-        self.fetching = 0
-        """Files on their way to clients now."""
 
     def register(self, table: DispatchTable) -> None:
         """Handle the frames of files, after Auth."""
@@ -105,7 +101,7 @@ class Files:
     @property
     def open(self) -> int:
         """Transfers under way."""
-        return self.sending + self.fetching
+        return self.metrics.files_sending + self.metrics.files_fetching
 
     def statistics(self) -> dict[str, int]:
         """Sizes of what is kept; all of them return to zero when clients leave."""
@@ -255,12 +251,12 @@ class Files:
         desk = self._desks.setdefault(transfer.connection.id, _Desk())
         if isinstance(transfer, Fetch):
             desk.fetches[transfer.reference] = transfer
-            self.fetching += 1
+            self.metrics.files_fetching += 1
         elif transfer.offer.file_id in desk.uploads:
             return Code.TOO_MANY_STREAMS
         else:
             desk.uploads[transfer.offer.file_id] = transfer
-            self.sending += 1
+            self.metrics.files_sending += 1
         self._per_user[transfer.user_id] += 1
         return Code.OK
 
@@ -271,10 +267,10 @@ class Files:
             del self._per_user[transfer.user_id]
         desk = self._desks.get(transfer.connection.id) or _Desk()
         if isinstance(transfer, Fetch):
-            self.fetching -= 1
+            self.metrics.files_fetching -= 1
             desk.fetches.pop(transfer.reference, None)
         else:
-            self.sending -= 1
+            self.metrics.files_sending -= 1
             desk.uploads.pop(transfer.offer.file_id, None)
             desk.ended.append(transfer.offer.file_id)
 

@@ -128,6 +128,10 @@ class Metrics:
     """0-RTT: Messages that had come before, acknowledged again and not passed on."""
     early_dropped = 0
     """0-RTT: Messages whose connection ended before they were passed on; never acknowledged."""
+    files_sending = 0
+    """Files on their way from clients now."""
+    files_fetching = 0
+    """Files on their way to clients now."""
     file_frames = 0
     """FileOffers, FileChunks and FileAcks from clients that were handled, as frames; refused ones are in `refused`."""
     files_offered = 0
