@@ -31,6 +31,7 @@ FRAME = build_heartbeat(1, 1)
 AT_ONCE = 8
 """Handshakes under way at a time."""
 WARM = 1.0
+PATIENCE = 20.0
 
 
 class Client(QuicConnectionProtocol):
@@ -93,18 +94,23 @@ async def opened(port: int, count: int, *, stay: asyncio.Event | None) -> list[C
             client = await live.__aenter__()
             assert isinstance(client, Client)
             client.log_in(user)
-            await asyncio.wait_for(client.welcome.wait(), 20)
+            await asyncio.wait_for(client.welcome.wait(), PATIENCE)
         clients.append(client)
         ready.release()
         if stay is not None:
             await stay.wait()
-        await live.__aexit__(None, None, None)
+        await asyncio.wait_for(live.__aexit__(None, None, None), PATIENCE)
 
-    tasks = [asyncio.create_task(one(1000 + number)) for number in range(count)]
+    first = os.getpid() * 1_000_000  # no two loads log in as the same user
+    tasks = [asyncio.create_task(one(first + number)) for number in range(count)]
+    everybody = asyncio.ensure_future(asyncio.gather(*tasks))  # one that fails is heard of at once
     for _ in range(count):
-        await ready.acquire()
+        waiting = asyncio.ensure_future(ready.acquire())
+        await asyncio.wait({waiting, everybody}, return_when=asyncio.FIRST_COMPLETED)
+        if everybody.done():
+            everybody.result()
     if stay is None:
-        await asyncio.gather(*tasks)
+        await everybody
     return clients
 
 

@@ -26,7 +26,7 @@ from benchmarks.memory_server import Anybody, memory
 from benchmarks.processes import on_core
 from gateway import Config, open_node
 from gateway.console.settings import ConsoleSettings
-from gateway.core.settings import HeartbeatSettings, LimitSettings
+from gateway.core.settings import LimitSettings
 from gateway.transports.settings import TcpSettings
 from gateway.transports.settings_quic import QuicSettings
 from gateway.transports.settings_websocket import WebSocketSettings
@@ -61,7 +61,6 @@ async def gateway(certificate: str, data_dir: str) -> None:
         console=ConsoleSettings(enabled=False),
         quic=QuicSettings(port=0, certificate=certificate, retry_threshold=1_000_000, max_half_open=1_000_000),
         limits=LimitSettings(max_connections_per_address=1_000_000),
-        heartbeat=HeartbeatSettings(interval=3_600, timeout=10_800),
     )
     async with open_node(config, authenticator=Anybody()) as node, trio.open_nursery() as nursery:
         await nursery.start(node.run)
