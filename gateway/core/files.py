@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from gateway._framing import DispatchTable, Frame, build_upstream, parse_frame
+from gateway._framing import DispatchTable, Frame, TokenBucket, build_upstream, parse_frame
 from gateway.core import dispatcher
 from gateway.core.file_store import FileStore, StoreBroken, StoredFile
 from gateway.core.files_in import FileRefused, FileSink, Upload
@@ -33,8 +33,11 @@ log = logging.getLogger("gateway.files")
 
 OFFER_COST = 5.0
 """Messages' worth of rate that an offer or a fetch takes: each asks the disk, and perhaps Logic."""
-CHUNK_COST = 0.05
-"""Messages' worth of rate that a chunk takes."""
+LATE_COST = 0.05
+"""Messages' worth of rate that a chunk takes which nobody waits for (any more), or the end of a fetch. Other chunks
+have a budget of their own, in bytes: who is over it waits for acknowledgement or credit, and their messages pass."""
+BUDGETS = 4096
+"""Users whose budgets are remembered, so that another file does not refill one."""
 SWEEP = 600.0
 """Seconds between two looks for files that are too old."""
 REMEMBERED = 16
@@ -68,6 +71,7 @@ class Files:
         self.metrics = hub.metrics
         self._desks: dict[int, _Desk] = {}
         self._per_user: Counter[int] = Counter()
+        self._budgets: dict[int, TokenBucket] = {}
         self._nursery: trio.Nursery | None = None
 
     def register(self, table: DispatchTable) -> None:
@@ -171,11 +175,12 @@ class Files:
         if has_lanes(connection.link) or len(chunk.data) > CHUNK or (upload is None and not late):
             return dispatcher.refuse(connection, Code.INVALID_PAYLOAD, MsgType.FILE_CHUNK, frame.seq)
         self.metrics.file_frames += 1
-        dispatcher.spend(connection, session, CHUNK_COST)
-        if upload is not None:
-            upload.feed(chunk.offset, chunk.data)
-            if chunk.last:
-                upload.end()
+        if upload is None:
+            dispatcher.spend(connection, session, LATE_COST)
+            return None
+        upload.feed(chunk.offset, chunk.data)
+        if chunk.last:
+            upload.end()
         return None
 
     def _on_ack(self, connection: Connection, frame: Frame) -> bytes | None:
@@ -188,7 +193,7 @@ class Files:
         if found is None or connection.lane == Lane.MESSAGE:
             return dispatcher.refuse(connection, Code.INVALID_PAYLOAD, MsgType.FILE_ACK, frame.seq)
         self.metrics.file_frames += 1
-        dispatcher.spend(connection, session, CHUNK_COST if ask.code else OFFER_COST)
+        dispatcher.spend(connection, session, LATE_COST if ask.code else OFFER_COST)
         desk = self._desks.get(connection.id)
         running = desk.fetches.get(ask.file_id) if desk is not None else None
         if ask.code:
@@ -273,6 +278,17 @@ class Files:
             self.metrics.files_sending -= 1
             desk.uploads.pop(transfer.offer.file_id, None)
             desk.ended.append(transfer.offer.file_id)
+
+    def spend(self, user_id: int, count: int) -> float:
+        """So many bytes of this user's moved; seconds until more may."""
+        now = self.hub.now()
+        budget = self._budgets.get(user_id)
+        if budget is None:
+            rate = float(self.settings.bytes_per_second)
+            budget = self._budgets[user_id] = TokenBucket(rate, rate, now)
+            if len(self._budgets) > BUDGETS:
+                del self._budgets[next(iter(self._budgets))]
+        return 0.0 if budget.spend(now, float(count)) else budget.wait(now, 0.0)
 
     async def check_room(self, file: StoredFile, upload: Upload) -> None:
         """Whether the store may take this file of its owner's.

@@ -17,7 +17,7 @@ from gateway.core.file_store import FileWriter, StoreBroken, StoreBusy, StoredFi
 from gateway.core.link import IncomingStream
 from gateway.core.wake import Wake
 from gateway.protocol.codes import Code
-from gateway.protocol.files import WINDOW, file_key, file_reference
+from gateway.protocol.files import CHUNK, WINDOW, file_key, file_reference
 from gateway.protocol.messages import FileAck, FileOffer, decode
 from gateway.protocol.types import MsgType
 
@@ -192,15 +192,17 @@ class Upload:
     async def _write(self, writer: FileWriter) -> None:
         """Write what waits, up to a block, and let as much more come."""
         parts: list[bytes] = []
-        taken = 0
+        taken = cost = 0
         while self._waiting and taken < BLOCK:
             offset, data = self._waiting.popleft()
             taken += len(data)
+            cost += len(data) if offset == ON_STREAM else CHUNK
             parts.append(self._new_of(offset, data))
         await writer.write(parts[0] if len(parts) == 1 else b"".join(parts))
         self._files.metrics.file_bytes_received += writer.received - self.received
         self.received = writer.received
         self._waiting_bytes -= taken
+        await self._pace(cost)
         if self.stream is not None:
             self.stream.grant(taken)
             return
@@ -208,6 +210,14 @@ class Upload:
             self._release()
         if self.received < self._file.size:
             self._tell(Code.OK)
+
+    async def _pace(self, cost: int) -> None:
+        """Over the user's budget: no acknowledgement, no credit, until it is paid."""
+        delay = self._files.spend(self.user_id, cost)
+        if delay > 0.0:
+            with trio.move_on_after(delay):
+                while not self._lost:
+                    await self._wake.wait()
 
     def _new_of(self, offset: int, data: bytes) -> bytes:
         """What of these bytes was not there yet."""

@@ -127,6 +127,7 @@ class Fetch:
                 with self._patience():
                     await send(offset + start, part)
                 self._files.metrics.file_bytes_sent += len(part)
+                await trio.sleep(self._files.spend(self.user_id, len(part)))
             offset += len(block)
             if offset >= size:
                 return

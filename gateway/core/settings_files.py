@@ -26,6 +26,9 @@ class FileSettings(Settings, frozen=True):
     """Bytes that the files sent by one user may take together, until they expire; then 4302."""
     max_files_per_user: Count = 1_000
     """Files of one user that are kept at once, unfinished ones among them; then 4302."""
+    bytes_per_second: Annotated[int, Meta(ge=65_536, le=2**53)] = 33_554_432
+    """Bytes of files that one user may send and fetch in a second on this node; what is more waits, messages do
+    not. A chunk counts as a full one, however short."""
     max_open_per_user: Count = 4
     """Files that one user may send and fetch at the same time on this node; then 4304."""
     max_open: Count = 256

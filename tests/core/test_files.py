@@ -1,9 +1,6 @@
 """Files by FileChunk through a Hub: received, bounded, refused, announced, fetched; hostile clients among them."""
 
 import hashlib
-import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,7 +10,6 @@ from trio.abc import Clock
 from gateway._framing import build_downstream
 from gateway.backends.memory import MemoryBus
 from gateway.backends.memory_files import MemoryFileStore
-from gateway.core.books import books
 from gateway.core.file_store import StoreBroken
 from gateway.core.settings import LimitSettings
 from gateway.core.settings_files import FileSettings
@@ -30,36 +26,19 @@ from gateway.protocol.messages import (
     packet,
 )
 from gateway.protocol.types import Action, MsgType
-from tests.support.files import ack_of, chunks_of, fetch_file, offer_of, only, send_file
+from tests.support.files import (
+    CONTENT,
+    REFERENCE,
+    ack_of,
+    chunks_of,
+    fetch_file,
+    offer_of,
+    only,
+    open_files,
+    send_file,
+    upstream_of,
+)
 from tests.support.peer import Peer
-from tests.support.world import World, open_world
-
-CONTENT = random.Random(7).randbytes(100_000)
-REFERENCE = file_reference(1001, "f-1")
-PATIENT = LimitSettings(message_rate=1e6, message_burst=10**6, protocol_errors_per_minute=10_000)
-
-
-@asynccontextmanager
-async def open_files(
-    settings: FileSettings | None = None, store: MemoryFileStore | None = None, **fields: Any
-) -> AsyncIterator[World]:
-    """A Hub with a store of files; at the end nothing is left under way, and the books are closed."""
-    fields.setdefault("limits", PATIENT)
-    async with open_world(file_store=store or MemoryFileStore(), files=settings or FileSettings(), **fields) as world:
-        yield world
-        files = world.hub.files
-        assert files is not None
-        for account in books(world.hub):
-            assert account.balanced, account
-    assert files.statistics() == {"connections": 0, "users": 0, "open": 0}
-    for account in books(world.hub):
-        assert account.balanced, account
-
-
-async def upstream_of(world: World, kind: MsgType) -> list[Any]:
-    """What went to Logic."""
-    await world.hub.bus.drain()
-    return [decode(up.frame) for up in world.upstream if up.msg_type == kind]
 
 
 async def test_a_file_goes_from_its_sender_to_its_recipient(autojump_clock: Clock) -> None:
@@ -478,82 +457,3 @@ async def test_the_sender_vanishes_at_any_moment(autojump_clock: Clock) -> None:
             assert files.statistics() == {"connections": 0, "users": 0, "open": 0}
             metrics = world.hub.metrics
             assert metrics.files_received + metrics.files_interrupted == metrics.files_offered
-
-
-# -- fetching ---------------------------------------------------------------------------------------------------------
-
-
-async def test_chunks_give_way_to_everything_else(autojump_clock: Clock) -> None:
-    content = CONTENT * 10
-    async with open_files() as world:
-        alice, bob = await world.seated(1001), await world.seated(1002)
-        await send_file(alice, content)
-        await bob.send(FileAck(file_id=REFERENCE))
-        assert (await bob.receive(FileChunk)).offset == 0
-        await bob.send(Heartbeat())
-        between = 0
-        while isinstance(said := decode(await bob.frame()), FileChunk):  # type: ignore[arg-type]
-            between += 1
-        assert isinstance(said, Heartbeat)
-        assert between < len(content) // CHUNK // 2
-
-
-async def test_a_reader_who_stops_holds_up_only_the_file(autojump_clock: Clock) -> None:
-    content = CONTENT * 10
-    from trio.testing import lockstep_stream_pair
-
-    from gateway.transports.stream import serve_stream
-
-    async with open_files(FileSettings(patience=30)) as world, trio.open_nursery() as nursery:
-        alice = await world.seated(1001)
-        await send_file(alice, content)
-        ours, theirs = lockstep_stream_pair()  # takes nothing until it is read
-        nursery.start_soon(serve_stream, world.hub.serve, theirs, "192.0.2.1")
-        bob = Peer(ours)
-        await bob.log_in(1002)
-        await bob.send(FileAck(file_id=REFERENCE))
-        await trio.sleep(31)
-        assert world.hub.metrics.fetches_refused == {Code.SLOW_CONSUMER: 1}
-        connection = world.hub.registry.of_user(1002)[0]
-        assert connection.queued == 1  # that it was given up waits behind one chunk
-        await bob.hang_up()
-
-
-async def test_a_fetch_ends_with_its_connection_or_when_the_client_has_enough(autojump_clock: Clock) -> None:
-    content = CONTENT * 50
-    async with open_files() as world:
-        alice, bob = await world.seated(1001), await world.seated(1002)
-        await send_file(alice, content)
-        await bob.send(FileAck(file_id=REFERENCE))
-        await bob.receive(FileChunk)
-        await bob.send(FileAck(file_id=REFERENCE))  # once at a time
-        await bob.send(FileAck(file_id=REFERENCE, code=Code.GOING_AWAY))
-        await bob.send(Heartbeat())
-        said = []
-        while not isinstance(message := decode(await bob.frame()), Heartbeat):  # type: ignore[arg-type]
-            said.append(message)
-        assert [each.code for each in only(said, FileAck)] == [Code.TOO_MANY_STREAMS]  # type: ignore[attr-defined]
-        assert world.hub.metrics.fetches_interrupted == 1
-        await bob.send(FileAck(file_id=REFERENCE))
-        await bob.receive(FileChunk)
-        await bob.hang_up()
-        await trio.sleep(1)
-        assert world.hub.metrics.fetches_interrupted == 2
-
-
-async def test_more_than_there_is_cannot_be_asked_for(autojump_clock: Clock) -> None:
-    async with open_files() as world:
-        alice = await world.seated(1001)
-        await send_file(alice, CONTENT)
-        await alice.send(FileAck(file_id=REFERENCE, received=len(CONTENT) + 1))
-        assert (await alice.receive(FileAck)).code == Code.INVALID_PAYLOAD
-
-
-async def test_old_files_expire(autojump_clock: Clock) -> None:
-    store = MemoryFileStore()
-    async with open_files(FileSettings(keep=1e-9), store=store) as world:
-        alice = await world.seated(1001)
-        await send_file(alice, CONTENT)
-        await trio.sleep(700)
-        assert store.size == 0
-        assert world.hub.metrics.files_expired == 1

@@ -15,8 +15,7 @@ from gateway.protocol.codes import Code
 from gateway.protocol.files import file_reference
 from gateway.protocol.messages import ChatMessage, ErrorMessage, FileAck, FileChunk, FileOffer, Message, decode, encode
 from gateway.protocol.types import Lane, MsgType
-from tests.core.test_files import open_files
-from tests.support.files import offer_of
+from tests.support.files import offer_of, open_files
 from tests.support.laned import MemoryLanes
 from tests.support.world import World
 

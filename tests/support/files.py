@@ -1,12 +1,26 @@
-"""Files from a client's side: offers, chunks, and what comes back."""
+"""Files from a client's side: offers, chunks, and what comes back; and a Hub that takes them."""
 
 from __future__ import annotations
 
 import hashlib
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
-from gateway.protocol.files import CHUNK
-from gateway.protocol.messages import FileAck, FileChunk, FileOffer, Message
+from gateway.backends.memory_files import MemoryFileStore
+from gateway.core.books import books
+from gateway.core.settings import LimitSettings
+from gateway.core.settings_files import FileSettings
+from gateway.protocol.files import CHUNK, file_reference
+from gateway.protocol.messages import FileAck, FileChunk, FileOffer, Message, decode
+from gateway.protocol.types import MsgType
 from tests.support.peer import Peer
+from tests.support.world import World, open_world
+
+CONTENT = random.Random(7).randbytes(100_000)
+REFERENCE = file_reference(1001, "f-1")
+PATIENT = LimitSettings(message_rate=1e6, message_burst=10**6, protocol_errors_per_minute=10_000)
 
 
 def offer_of(content: bytes, file_id: str = "f-1", *, to_user: int = 1002, **fields: object) -> FileOffer:
@@ -66,3 +80,26 @@ async def fetch_file(peer: Peer, reference: str, start: int = 0) -> bytes:
 def only(messages: list[Message], kind: type[Message]) -> list[Message]:
     """Those of one kind."""
     return [each for each in messages if isinstance(each, kind)]
+
+
+@asynccontextmanager
+async def open_files(
+    settings: FileSettings | None = None, store: MemoryFileStore | None = None, **fields: Any
+) -> AsyncIterator[World]:
+    """A Hub with a store of files; at the end nothing is left under way, and the books are closed."""
+    fields.setdefault("limits", PATIENT)
+    async with open_world(file_store=store or MemoryFileStore(), files=settings or FileSettings(), **fields) as world:
+        yield world
+        files = world.hub.files
+        assert files is not None
+        for account in books(world.hub):
+            assert account.balanced, account
+    assert files.statistics() == {"connections": 0, "users": 0, "open": 0}
+    for account in books(world.hub):
+        assert account.balanced, account
+
+
+async def upstream_of(world: World, kind: MsgType) -> list[Any]:
+    """What went to Logic."""
+    await world.hub.bus.drain()
+    return [decode(up.frame) for up in world.upstream if up.msg_type == kind]
