@@ -63,7 +63,7 @@ def texts(deliveries: list[Delivery]) -> list[str]:
     return [each.content for each in deliveries]
 
 
-@pytest.mark.parametrize("kind", [*LINKS, "https"])
+@pytest.mark.parametrize("kind", LINKS)
 async def test_two_users_talk_and_see_how_far_it_came(kind: LinkKind, tmp_path: Path) -> None:
     async with open_running(tmp_path, kind) as node, user(node, ANNA) as anna, user(node, BO) as bo:
         stored = await anna.send("hej Bo", to_user=BO)
@@ -140,7 +140,7 @@ async def test_a_second_login_of_the_device_takes_its_place(kind: LinkKind, tmp_
         assert second.state is State.ONLINE
 
 
-@pytest.mark.parametrize("kind", [*LINKS, "https"])
+@pytest.mark.parametrize("kind", LINKS)
 async def test_a_refused_token_is_told(kind: LinkKind, tmp_path: Path) -> None:
     async with open_running(tmp_path, kind) as node:
         with pytest.raises(Refused, match="4100 token_invalid") as caught:

@@ -35,7 +35,7 @@ from tests.support.webtransport_peer import Session, start_session
 LinkKind = Literal["tcp", "tcps", "ws", "wss", "quic", "https"]
 SOCKET_LINKS: tuple[LinkKind, ...] = ("tcp", "tcps", "ws", "wss")
 """Those of the reactor: each is a socket of its own, which `raw` opens."""
-LINKS: tuple[LinkKind, ...] = (*SOCKET_LINKS, "quic")
+LINKS: tuple[LinkKind, ...] = (*SOCKET_LINKS, "quic", "https")
 PATIENCE = 30.0
 """Seconds until a wait is given up: far more than any needs on a busy machine."""
 

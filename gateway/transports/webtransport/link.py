@@ -56,6 +56,7 @@ class WebTransportLink:
         self._decided = trio.Event()
         self._parted = trio.Event()
         self._refused: Answer | None = None
+        self._parting = False
         self._lost = ""
         self._closed = False
 
@@ -99,6 +100,9 @@ class WebTransportLink:
         """All that arrived in this turn has been told."""
         if self._streams is not None:
             self._streams.pumped()
+        session = self.http3.session
+        if self._parting and session.id is not None and not session.unsent(session.id):
+            self._parted.set()
 
     def _gone(self, reason: str) -> None:
         if self._lost:
@@ -170,11 +174,12 @@ class WebTransportLink:
 
     async def say_goodbye(self, code: int, reason: str) -> None:
         """Let the client acknowledge what was sent, for a second at most; end the session with `code`, and wait until
-        the client has ended it, too."""
+        the client has that, or has ended it, too."""
         if self._streams is not None:
             with trio.move_on_after(LAST_BYTES):
                 await self._streams.drained()
         self.http3.session.say_close(code, reason)
+        self._parting = True
         await self._parted.wait()
 
     def abort(self) -> None:
