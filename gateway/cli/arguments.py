@@ -38,6 +38,7 @@ commands:
   token    make a token for a user
   config   show what is configured, and what can be
   group    create, change and list groups
+  books    show what came to running processes, and what became of it
 
 examples:
   python -m gateway                             a node with everything embedded, on this machine only
@@ -68,6 +69,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     _token(commands)
     _config(commands)
     _group(commands)
+    _books(commands)
     return parser.parse_all(words, commands.choices)
 
 
@@ -162,18 +164,31 @@ def _chat(commands: Any) -> None:
         "sends a file (/send PATH, or /send PATH to USER), /fetch NUMBER fetches one into `received` of the data dir.",
         "  python -m gateway chat --user 1001 --to 1002\n"
         "  python -m gateway chat --user 1001 --group 7\n"
-        "  python -m gateway chat --user 1001 --to 1002 --url ws://127.0.0.1:8080/ws\n",
+        "  python -m gateway chat --user 1001 --to 1002 --url ws://127.0.0.1:8080/ws\n"
+        "  python -m gateway chat --user 1001 --to 1002 --url quic://chat.example.org --url wss://chat.example.org/ws\n",
     )
     parser.add_argument("--user", type=_number, required=True, metavar="ID", help="who you are")
     peer = parser.add_mutually_exclusive_group(required=True)
     peer.add_argument("--to", type=_number, default=0, metavar="ID", help="whom you talk to")
     peer.add_argument("--group", type=_number, default=0, metavar="ID", help="which group you talk to")
     parser.add_argument(
-        "--url", metavar="URL", help="the gateway: tcp://, tls://, ws:// or wss:// (the configured one)"
+        "--url",
+        metavar="URL",
+        action="append",
+        help="the gateway: quic://, https:// (WebTransport), wss://, ws://, tls:// or tcp://; several are several ways "
+        "to it, best first, and the first that is up is taken (what is configured)",
     )
     parser.add_argument("--token", metavar="TOKEN", help="your token; better in the environment, as CHAT_TOKEN")
     parser.add_argument("--device", metavar="NAME", help="a name for this device (terminal-1001)")
-    parser.add_argument("--ca", metavar="FILE", help="with tls:// and wss://: a CA or certificate to trust, in PEM")
+    parser.add_argument("--ca", metavar="FILE", help="where there is TLS: a CA or certificate to trust, in PEM")
+    parser.add_argument(
+        "--certificate",
+        metavar="SHA256",
+        action="append",
+        default=[],
+        help="where there is TLS: believe the one certificate with this SHA-256, as a node in development prints it",
+    )
+    parser.add_argument("--insecure", action="store_true", help="where there is TLS: believe any certificate")
     parser.add_argument("--state", metavar="FILE", type=Path, help="where to remember what was shown (in the data dir)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
     _configured(parser, ("--data-dir", "--tcp-port"))
@@ -244,6 +259,20 @@ def _group(commands: Any) -> None:
     for name, each in (("create", create), ("add", add), ("remove", remove), ("delete", delete), ("list", listing)):
         each.set_defaults(command=_later(f"group:{name}"), flags=[])
         _configured(each, ("--data-dir",))
+
+
+def _books(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "books",
+        "books:books",
+        "Show what came to nodes and Logics that run, what became of it, and what is between them. docs/operations.md\n"
+        "says what each line means. Exits with 1 when something does not add up.",
+        "  python -m gateway books 127.0.0.1:8090\n"
+        "  python -m gateway books 10.0.0.1:8090 10.0.0.2:8090 10.0.0.3:8091 --set console.token=...\n",
+    )
+    parser.add_argument("consoles", nargs="+", metavar="HOST:PORT", help="their consoles")
+    _configured(parser, ("--data-dir",))
 
 
 def _members(parser: Parser, how_many: str) -> None:

@@ -1,6 +1,6 @@
 """The terminal chat behind `python -m gateway chat`.
 
-    code = trio.run(chat, ChatOptions(url="tcp://127.0.0.1:9000", token=token, user=1002, to=1001, state=path))
+    code = trio.run(chat, ChatOptions(urls=["tcp://127.0.0.1:9000"], token=token, user=1002, to=1001, state=path))
 
 Knows no configuration and makes no token: whoever calls it does.
 """
@@ -8,9 +8,8 @@ Knows no configuration and makes no token: whoever calls it does.
 from __future__ import annotations
 
 import signal
-import ssl
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,14 +18,15 @@ import trio
 from gateway.client.chat_files import ChatFiles
 from gateway.client.chat_input import read_lines
 from gateway.client.chat_screen import Screen, screen
-from gateway.client.chat_state import ChatState, StateUnreadable, state_path
+from gateway.client.chat_state import ChatState, StateUnreadable, open_state
 from gateway.client.client import Client, connect
-from gateway.client.endpoint import parse_url
+from gateway.client.endpoint import parse_urls
 from gateway.client.errors import ClientError, SendTimeout, UnsupportedTransport
 from gateway.client.files import file_of
 from gateway.client.messages import OfferedFile, Receipt, Synced
 from gateway.client.settings import ClientSettings
 from gateway.client.token import TokenSource
+from gateway.client.trust import Trust
 from gateway.protocol.ids import checked_name, new_message_id
 
 DONE, FAILED, MISUSED = 0, 1, 2
@@ -39,7 +39,8 @@ LAST_WORDS = 10.0
 class ChatOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line says."""
 
-    url: str
+    urls: Sequence[str]
+    """One, or several ways to the same server, best first."""
     token: TokenSource
     """A text, or a callable that makes a fresh one for each login."""
     user: int
@@ -51,7 +52,7 @@ class ChatOptions(msgspec.Struct, frozen=True, kw_only=True):
     state: Path | None = None
     """The file that remembers what was shown; one in `data_dir` when not given."""
     json: bool = False
-    ssl_context: ssl.SSLContext | None = None
+    trust: Trust | None = None
     settings: ClientSettings = ClientSettings()
 
 
@@ -64,12 +65,14 @@ async def chat(options: ChatOptions) -> int:
     """
     try:
         device = checked_name(options.device or f"terminal-{options.user}", "the device")
-        url = parse_url(options.url).url
+        urls = [each.url for each in parse_urls(options.urls)]
         if options.user <= 0 or (options.to > 0) == (options.group > 0):
             raise ValueError("say who you are, and either whom or which group you talk to")
-        path = options.state or state_path(options.data_dir, url, options.user, device)
-        state = ChatState(path, url, options.user, device)
-        state.load()
+        if options.state is not None:
+            state = ChatState(options.state, urls, options.user, device)
+            state.load()
+        else:
+            state = open_state(options.data_dir, urls, options.user, device)
     except (UnsupportedTransport, ValueError, StateUnreadable) as error:
         return _failed(error, MISUSED)
     try:
@@ -118,12 +121,12 @@ class _Talk:
         """Raises nothing but trio.Cancelled; `failure` is what ended it."""
         options = self._options
         connecting = connect(
-            options.url,
+            options.urls,
             token=options.token,
             device_id=self._device,
             platform="terminal",
             cursor=self._state.cursor,
-            ssl_context=options.ssl_context,
+            trust=options.trust,
             settings=options.settings,
         )
         try:

@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Any, Protocol, TextIO
 
+from gateway.client.endpoint import NAMES
 from gateway.client.errors import describe
 from gateway.client.messages import Complaint, Delivery, Event, OfferedFile, Receipt, Signal, State, StateChange, Synced
 from gateway.protocol.types import AckStatus
@@ -112,7 +113,8 @@ class People:
 
     def _state(self, change: StateChange) -> None:
         if change.state is State.ONLINE:
-            self._line(f"-- connected {'again ' if self._online else ''}to {change.url}")
+            by = NAMES[change.url.partition(":")[0]]
+            self._line(f"-- connected {'again ' if self._online else ''}to {change.url} ({by})")
             self._online = True
         elif change.state is State.WAITING and self._online:
             self._line(f"-- {describe(change.code, change.reason)}; connecting again in {change.delay:.1f} s")

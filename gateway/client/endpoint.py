@@ -20,6 +20,15 @@ TRANSPORTS = {
     "tcps": "tcp",
     "tcp": "tcp",
 }
+NAMES = {
+    "quic": "QUIC",
+    "https": "WebTransport",
+    "wss": "WebSocket, TLS",
+    "ws": "WebSocket",
+    "tcps": "TCP, TLS",
+    "tcp": "TCP",
+}
+"""For people."""
 PATHS = {"ws": "/ws", "wss": "/ws", "https": "/im"}
 """The path that is meant when none is given; other schemes have none."""
 SUPPORTED = (

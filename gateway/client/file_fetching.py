@@ -72,7 +72,8 @@ class FileFetcher:
             try:
                 await self._attempt(connection)
             except Lost:
-                continue
+                if connection.online:
+                    await trio.sleep(backoff.delay())
             except FileFailed as failure:
                 if not worth_another_try(failure):
                     raise

@@ -28,6 +28,8 @@ CHUNK_ENVELOPE: Final = 512
 """Bytes of a FileChunk beside its data, at most."""
 RETRY: Final = 0.5
 """Seconds: the bound of the first pause after a refusal that may pass."""
+TOLD: Final = 5.0
+"""Seconds in which a FileAck explains why a stream was stopped."""
 
 
 async def describe_file(
@@ -105,7 +107,8 @@ class FileSender:
                 if not announced or await self._announced():
                     return
             except Lost:
-                continue
+                if connection.online:  # what broke is not known to the connection yet
+                    await trio.sleep(backoff.delay())
             except FileFailed as failure:
                 if not worth_another_try(failure):
                     raise
@@ -173,8 +176,11 @@ class FileSender:
                 self._sending.moved()
             await stream.finish()
             finished = True
-        except StreamRefused:
-            pass  # why, or that it has it all, is told by FileAck
+        except StreamRefused as refused:
+            with trio.move_on_after(TOLD):  # why, or that the server has it all, a FileAck says
+                await self._sending.until(lambda: self._stored)
+                return
+            raise FileFailed(str(refused), code=refused.code or Code.TOO_MANY_STREAMS) from None
         except TransportFailed:
             raise Lost from None
         finally:

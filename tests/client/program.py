@@ -108,7 +108,7 @@ class Machine:
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
-        self.ports = {"tcp": 0, "websocket": 0}
+        self.ports = {"tcp": 0, "websocket": 0, "quic": 0}
 
     def url(self, kind: str) -> str:
         if kind == "tcp":
@@ -121,7 +121,7 @@ class Machine:
         async with started(
             *("run", "--data-dir", str(self.data_dir), "--console-port", "0", "--log-format", "json"),
             *("--tcp-port", str(self.ports["tcp"]), "--websocket-port", str(self.ports["websocket"])),
-            *("--quic-port", "0"),
+            *("--quic-port", str(self.ports["quic"])),
         ) as program:
             await self._serving(program)
             yield program
@@ -141,6 +141,11 @@ class Machine:
         async with started(*self.words(kind, user, to), *more) as program:
             await program.until(lambda line: "connected to" in line or '"online"' in line)
             yield program
+
+    def configured(self, user: int, to: int) -> Sequence[str]:
+        """A chat that finds the node by its configuration."""
+        settings = [word for name, port in self.ports.items() for word in ("--set", f"{name}.port={port}")]
+        return ("chat", "--user", str(user), "--to", str(to), "--data-dir", str(self.data_dir), *settings)
 
     def words(self, kind: str, user: int, to: int) -> Sequence[str]:
         return (

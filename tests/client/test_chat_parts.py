@@ -18,7 +18,7 @@ from gateway.client.chat import ChatOptions, chat
 from gateway.client.chat_files import ChatFiles, free_path
 from gateway.client.chat_input import LONGEST_LINE, read_lines
 from gateway.client.chat_screen import Machines, People, amount, moment, printable
-from gateway.client.chat_state import ChatState, StateUnreadable, state_path
+from gateway.client.chat_state import ChatState, StateUnreadable, open_state, state_path
 from gateway.client.messages import Complaint, Delivery, Event, OfferedFile, Receipt, Signal, State, StateChange, Synced
 from gateway.protocol.files import file_reference
 from gateway.protocol.types import AckStatus
@@ -104,9 +104,9 @@ def test_state_lines() -> None:
     screen.notice(StateChange(state=State.ONLINE, url=URL))
     screen.notice(StateChange(state=State.LEAVING, url=URL, code=4400, reason="deploy", delay=3))
     assert told(output) == [
-        f"-- connected to {URL}",
+        f"-- connected to {URL} (TCP)",
         "-- 4403 heartbeat_timeout: silence; connecting again in 1.2 s",
-        f"-- connected again to {URL}",
+        f"-- connected again to {URL} (TCP)",
         "-- the server is going away (deploy); changing over in 3.0 s",
     ]
 
@@ -169,13 +169,13 @@ def test_machines_read_json() -> None:
 
 def test_state_is_kept_in_one_step_and_private(tmp_path: Path) -> None:
     path = state_path(tmp_path / "data", URL, 1002, "terminal")
-    state = ChatState(path, URL, 1002, "terminal")
+    state = ChatState(path, [URL], 1002, "terminal")
     state.load()
     assert state.cursor == 0
     state.save(7)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [each.name for each in path.parent.iterdir()] == [path.name]
-    again = ChatState(path, URL, 1002, "terminal")
+    again = ChatState(path, [URL], 1002, "terminal")
     again.load()
     assert again.cursor == 7
 
@@ -187,10 +187,30 @@ def test_state_belongs_to_one_url_user_and_device(tmp_path: Path) -> None:
     }
     assert len(paths) == 4
     shared = tmp_path / "shared"
-    ChatState(shared, URL, 1, "a").save(9)
-    other = ChatState(shared, URL, 2, "a")
+    ChatState(shared, [URL], 1, "a").save(9)
+    other = ChatState(shared, [URL], 2, "a")
     other.load()
     assert other.cursor == 0
+
+
+def test_a_server_is_known_by_any_url_that_reached_it(tmp_path: Path) -> None:
+    one, two, three = "quic://a:1", "wss://a:2/ws", "tcp://a:3"
+    open_state(tmp_path, [one], 1, "a").save(5)
+    open_state(tmp_path, [two], 1, "a").save(9)
+    state = open_state(tmp_path, [two, one], 1, "a")
+    assert state.cursor == 5  # the one that has shown less
+    state.save(12)
+    assert open_state(tmp_path, [one], 1, "a").cursor == open_state(tmp_path, [two], 1, "a").cursor == 12
+    assert len([*state.path.parent.iterdir()]) == 1
+    for other in (open_state(tmp_path, [three], 1, "a"), open_state(tmp_path, [one], 1, "b")):
+        assert other.cursor == 0
+
+
+def test_a_state_of_one_url_as_it_was_written_before(tmp_path: Path) -> None:
+    path = state_path(tmp_path, URL, 1, "a")
+    path.parent.mkdir()
+    path.write_text(f'{{"url": "{URL}", "user": 1, "device": "a", "cursor": 4}}')
+    assert open_state(tmp_path, ["quic://a:1", URL], 1, "a").cursor == 4
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"cursor": "x"}', b"\xff"])
@@ -198,15 +218,16 @@ async def test_a_broken_state_is_told(tmp_path: Path, content: bytes, capsys: py
     path = tmp_path / "state"
     path.write_bytes(content)
     with pytest.raises(StateUnreadable, match="without it everything is shown again"):
-        ChatState(path, URL, 1, "a").load()
-    assert await chat(ChatOptions(url=URL, token="t", user=1, to=2, state=path)) == 2
+        ChatState(path, [URL], 1, "a").load()
+    assert await chat(ChatOptions(urls=[URL], token="t", user=1, to=2, state=path)) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
-        ({"url": "gopher://x"}, "not supported"),
+        ({"urls": ["gopher://x"]}, "not supported"),
+        ({"urls": []}, "no URL was given"),
         ({"user": 0}, "say who you are"),
         ({"to": 0}, "whom or which group"),
         ({"group": 3}, "whom or which group"),
@@ -216,7 +237,7 @@ async def test_a_broken_state_is_told(tmp_path: Path, content: bytes, capsys: py
 async def test_wrong_options_are_one_line(
     tmp_path: Path, wrong: dict[str, object], why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options: dict[str, object] = {"url": URL, "token": "t", "user": 1, "to": 2, "data_dir": tmp_path}
+    options: dict[str, object] = {"urls": [URL], "token": "t", "user": 1, "to": 2, "data_dir": tmp_path}
     assert await chat(ChatOptions(**(options | wrong))) == 2  # type: ignore[arg-type]
     error = capsys.readouterr().err
     assert error.startswith("chat: ")

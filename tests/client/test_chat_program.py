@@ -83,6 +83,27 @@ async def test_kill_9_of_the_node_between_sending_and_coming_back(kind: str, tmp
             assert await anna.leave() == 0
 
 
+async def test_a_chat_takes_the_best_way_and_stays_over_a_kill(tmp_path: Path) -> None:
+    """Without --url: QUIC, whose certificate is found beside the key. A node that was killed is found again."""
+    machine = Machine(tmp_path)
+    async with (
+        machine.node() as node,
+        started(*machine.configured(ANNA, BO)) as anna,
+        started(*machine.words("tcp", BO, ANNA)) as bo,
+    ):
+        assert f"connected to quic://127.0.0.1:{machine.ports['quic']} (QUIC)" in await anna.until("connected")
+        await bo.until("(TCP)")
+        await anna.type("one")
+        await bo.until("one")
+        await node.kill()
+        await anna.type("two")
+        async with machine.node():
+            await bo.until("two")
+            await anna.until("connected again")
+            assert await anna.leave() == await bo.leave() == 0
+            assert [line.endswith("two") for line in bo.lines].count(True) == 1
+
+
 async def test_for_machines(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     async with machine.node():
@@ -118,16 +139,16 @@ async def test_errors_are_one_line(tmp_path: Path) -> None:
         here = ("chat", "--user", "1", "--to", "2", "--data-dir", str(tmp_path))
         async with (
             started(*here, "--url", f"tcp://127.0.0.1:{silent.getsockname()[1]}") as nobody,
-            started(*here, "--url", "quic://127.0.0.1:8443") as later,
+            started(*here, "--url", "gopher://127.0.0.1:70") as other,
         ):
-            assert await later.ended() == 2
+            assert await other.ended() == 2
             with trio.fail_after(5):
-                while not later.errors:
+                while not other.errors:
                     await trio.sleep(0.01)
-            assert later.lines == []
-            (line,) = later.errors
+            assert other.lines == []
+            (line,) = other.errors
             assert line.startswith(
-                "chat: 'quic://127.0.0.1:8443': scheme 'quic' is not supported; supported are tcp://"
+                "chat: 'gopher://127.0.0.1:70': scheme 'gopher' is not supported; supported are quic://"
             )
             await trio.sleep(0.2)
             assert nobody.process.returncode is None  # it goes on trying for a while: the node may be starting
