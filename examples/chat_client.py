@@ -13,7 +13,7 @@ import sys
 
 import trio
 
-from gateway.client import Client, Receipt, StateChange, connect
+from gateway.client import Client, ClientError, Receipt, StateChange, connect
 
 
 async def main(url: str, to: int, token: str) -> None:
@@ -37,7 +37,14 @@ async def watch(client: Client) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3 or not sys.argv[2].isdecimal() or "TOKEN" not in os.environ:
+        sys.exit(f"{__doc__}\nGive a URL and a user's number; the token is taken from TOKEN in the environment.")
     try:
         trio.run(main, sys.argv[1], int(sys.argv[2]), os.environ["TOKEN"])
+    except* ClientError as errors:
+        error: BaseException = errors
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        sys.exit(f"chat_client: {error}")
     except* KeyboardInterrupt:
         print("left")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -171,3 +173,22 @@ async def test_when_nothing_answers_every_reason_is_told(tmp_path: Path) -> None
     with trio.fail_after(20), pytest.raises(Unreachable, match=r"nobody answers at .* UDP port .*; cannot connect to"):
         async with connect(urls, token="t", device_id="d", settings=ClientSettings(start_timeout=0.5)):
             pass
+
+
+# -- what people do wrong ----------------------------------------------------------------------------------
+
+
+async def test_plain_text_to_a_port_with_tls_is_told_what_it_may_be(tmp_path: Path) -> None:
+    async with open_running(tmp_path, "tcps") as node:
+        url = node.url.replace("tcps://", "tcp://")
+        with pytest.raises(Unreachable, match=r"does the server speak TLS\? then it is tcps://"):
+            async with user(node, ANNA, url=url, settings=ClientSettings(start_timeout=1)):
+                pass
+
+
+def test_the_example_says_how_it_is_called() -> None:
+    example = Path(__file__).parents[2] / "examples" / "chat_client.py"
+    told = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, timeout=60, check=False)
+    assert told.returncode == 1
+    assert "Give a URL" in told.stderr
+    assert "Traceback" not in told.stderr
