@@ -169,7 +169,7 @@ async def test_files_are_sent_and_fetched_beside_the_talk(tmp_path: Path) -> Non
             await bo.type("/fetch")
             path = Path((await bo.until("-- fetched: ")).removeprefix("-- fetched: "))
             assert path.name == ("cat pictures.zip" if number == 1 else "cat pictures (2).zip")
-            assert path.read_bytes() == content
+            assert await trio.Path(path).read_bytes() == content
         await bo.type("/fetch 7", "/send /no/such/file", f"/send {path} to {ANNA}")
         await bo.until("✗ /fetch: there is no file 7")
         await bo.until("✗ /send /no/such/file: ")

@@ -23,7 +23,7 @@ from tests.support.files import ack_of, chunks_of, offer_of
 from tests.support.node import LinkKind, RunningNode, client_tls, open_running, test_config
 
 PATIENCE = 60.0
-KINDS: tuple[LinkKind, ...] = ("tcp", "ws", "quic")
+KINDS: tuple[LinkKind, ...] = ("tcp", "ws", "quic", "https")
 MEGABYTE = 1_048_576
 
 
