@@ -14,7 +14,7 @@ from typing import Final
 
 from gateway.logic.store import StoreFailed
 
-VERSION: Final = 1
+VERSION: Final = 2
 BUSY: Final = 5.0
 """Seconds to wait for another process's transaction; ours last milliseconds."""
 OPENING: Final = 15.0
@@ -23,12 +23,14 @@ WAL_BYTES: Final = 67_108_864
 """What the log is cut to after a burst."""
 
 _TABLES: Final = (
-    # server_seq: in the sender's timeline; status: the furthest that any recipient came; owed: sender not told yet
+    # server_seq: in the sender's timeline; status: the furthest that any recipient came; owed: sender not told yet;
+    # refs: entries that show it
     """CREATE TABLE messages (
         id INTEGER PRIMARY KEY, sender INTEGER NOT NULL, msg_id TEXT NOT NULL, to_user INTEGER NOT NULL,
         group_id INTEGER NOT NULL, content TEXT NOT NULL, content_type INTEGER NOT NULL, sent_at INTEGER NOT NULL,
         stored_at INTEGER NOT NULL, server_seq INTEGER NOT NULL,
-        status INTEGER NOT NULL DEFAULT 0, owed INTEGER NOT NULL DEFAULT 0, UNIQUE (sender, msg_id))""",
+        status INTEGER NOT NULL DEFAULT 0, owed INTEGER NOT NULL DEFAULT 0, refs INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (sender, msg_id))""",
     "CREATE INDEX messages_owed ON messages (sender) WHERE owed",
     """CREATE TABLE timelines (
         user_id INTEGER NOT NULL, server_seq INTEGER NOT NULL, message INTEGER NOT NULL,
@@ -38,6 +40,15 @@ _TABLES: Final = (
         group_id INTEGER NOT NULL REFERENCES groups ON DELETE CASCADE, user_id INTEGER NOT NULL,
         added_at INTEGER NOT NULL, PRIMARY KEY (group_id, user_id)) WITHOUT ROWID""",
 )
+
+_FROM_1: Final = (
+    "ALTER TABLE messages ADD COLUMN refs INTEGER NOT NULL DEFAULT 0",
+    "CREATE TEMP TABLE counted (message INTEGER PRIMARY KEY, refs INTEGER NOT NULL)",
+    "INSERT INTO counted SELECT message, COUNT(*) FROM timelines GROUP BY message",
+    "UPDATE messages SET refs = COALESCE((SELECT refs FROM counted WHERE message = id), 0)",
+    "DROP TABLE counted",
+)
+"""What makes a file of version 1 one of version 2."""
 
 
 def connect(path: Path, *, busy: float = BUSY) -> sqlite3.Connection:
@@ -75,9 +86,10 @@ def _prepare(connection: sqlite3.Connection) -> None:
     if _version(connection) < VERSION:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            if _version(connection) < VERSION:  # another process may have been faster
-                for table in _TABLES:
-                    connection.execute(table)
+            found = _version(connection)
+            if found < VERSION:  # another process may have been faster
+                for statement in _FROM_1 if found == 1 else _TABLES:
+                    connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {VERSION}")
             connection.execute("COMMIT")
         finally:

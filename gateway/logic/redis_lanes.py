@@ -23,7 +23,7 @@ from gateway.logic.store import StoreFailed
 
 log = logging.getLogger("gateway.logic")
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the layout under our keys."""
 PATIENCE: Final = 3.0
 """Seconds that one operation may take in all: a disk that others keep busy needs more than a lookup does."""
@@ -62,6 +62,21 @@ class RedisLanes:
             async with self._turns[lane]:
                 with trio.CancelScope(shield=True, deadline=deadline):
                     return await self._ask(lane, script, arguments, deadline)
+        raise StoreFailed(f"no answer from Redis within {self._patience:g} s")
+
+    async def scan(self, lane: int, cursor: str, pattern: str, count: int) -> tuple[str, list[str]]:
+        """Some of the keys that look so, out of about `count` of any kind, and the cursor that leads to more.
+
+        Raises:
+            StoreFailed: it was refused, or not answered in time.
+        """
+        deadline = trio.current_time() + self._patience
+        with trio.move_on_at(deadline):
+            async with self._turns[lane]:
+                [answer] = await self._send(lane, [("SCAN", cursor, "MATCH", pattern, "COUNT", count)])
+                if isinstance(answer, Refusal):
+                    raise StoreFailed(f"Redis refuses: {answer.text}")
+                return answer[0].decode(), [each.decode() for each in answer[1]]
         raise StoreFailed(f"no answer from Redis within {self._patience:g} s")
 
     async def close(self) -> None:

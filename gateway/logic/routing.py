@@ -13,7 +13,7 @@ import msgspec
 import trio
 
 from gateway._framing import HEADER, build_ack, build_chat, build_downstream
-from gateway.core.ports import Bus, Location, LocationStore
+from gateway.core.ports import Bus, Location, LocationStore, StoreUnavailable
 from gateway.logic.settings import LogicSettings
 from gateway.logic.statistics import downstreams
 from gateway.logic.store import Post, Posted, Raised
@@ -69,7 +69,9 @@ class Router:
             except Exception as error:
                 self.lookups_failed += 1
                 log.warning("lookup_failed", extra={"users": len(asked), "error": repr(error)})
-                break
+                if not isinstance(error, StoreUnavailable) or not error.found:
+                    break
+                found.update(error.found)  # a part of the store is away, the rest is not
         return found
 
     async def reply(self, origin: Origin, msg_type: MsgType, packet: bytes) -> bool:

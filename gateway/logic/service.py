@@ -22,6 +22,7 @@ from gateway.logic.answers import answer_syncs
 from gateway.logic.files import FETCH_BATCH, permit_fetches
 from gateway.logic.intake import Intake, Job
 from gateway.logic.rerouting import Again, newer
+from gateway.logic.retention import forget
 from gateway.logic.routing import Places, Router
 from gateway.logic.settings import LogicSettings
 from gateway.logic.signals import pass_signals
@@ -108,6 +109,7 @@ class LogicService:
                 nursery.start_soon(self._forever, self._signal_next)
                 nursery.start_soon(self._forever, self._permit_next)
                 nursery.start_soon(self._forever, self._redeliver_next)
+                nursery.start_soon(forget, self._store, self._settings, self._wall_ms)
                 task_status.started()
         finally:
             self.part()

@@ -27,6 +27,11 @@ class LogicSettings(Settings, frozen=True):
     console_port: Port = 0
     """Port of the console of `python -m gateway logic`, at `console.host`; 0 lets the system choose, and the log says
     which. A node's own is `console.port`."""
+    keep_days: Annotated[float, Meta(ge=0, le=36_500)] = 0.0
+    """Days after which a message is forgotten, but for the newest of each user; 0 keeps all. A message sent again later
+    than that is a new one."""
+    keep_messages: Annotated[int, Meta(ge=0, le=2**53)] = 0
+    """Messages kept in the timeline of each user, the newest; 0 keeps all."""
     content_bytes: Annotated[int, Meta(ge=1, le=49_152)] = 32_768
     """Largest `content` of a message in UTF-8 bytes; more is Rejected with 4004. One always fits a Sync answer."""
     signal_bytes: Annotated[int, Meta(ge=0, le=49_152)] = 1_024

@@ -121,6 +121,15 @@ class Page(msgspec.Struct, frozen=True):
     """News about this user's own messages that they may not have been told."""
 
 
+class Retention(Value, frozen=True, gc=False):
+    """What a timeline need not keep. Its newest entry always stays, so that numbers go on where they were."""
+
+    before_ms: int
+    """Entries of messages stored before may go; 0: none for their age."""
+    keep: int
+    """Entries beyond so many of a timeline may go, the oldest first; 0: none for their number."""
+
+
 class StoreFailed(Exception):
     """The store could not do it (disk full, locked, broken, away); of a `write`, nothing was done, or all of what would
     have been returned: with a store elsewhere its answer may be lost. Nothing is done later."""
@@ -148,6 +157,22 @@ class Store(Protocol):
 
     async def members(self, group_ids: Sequence[int]) -> dict[int, frozenset[int]]:
         """The members of each group; groups without any are absent.
+
+        Raises:
+            StoreFailed
+        """
+
+    async def prune(self, retention: Retention, after: str) -> str:
+        """Forget a little of what need not be kept, so that others hardly wait: one step of a round over all timelines.
+
+        A message goes with the last entry that shows it; then its `msg_id` is free again.
+
+        Args:
+            retention: the same for a whole round.
+            after: where the last step ended; empty to begin a round.
+
+        Returns:
+            Where the next step begins; empty when the round is over.
 
         Raises:
             StoreFailed

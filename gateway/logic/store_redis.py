@@ -29,9 +29,11 @@ from gateway.logic.store import (
     Posted,
     Raised,
     Receipt,
+    Retention,
     StoreFailed,
     Write,
 )
+from gateway.logic.store_redis_pruning import PRUNE, TURN
 from gateway.logic.store_redis_scripts import MEMBERS, READ, WRITE
 from gateway.protocol.types import AckStatus
 
@@ -45,8 +47,13 @@ BYTES_PER_SCRIPT: Final = 1_048_576
 QUERIES_PER_SCRIPT: Final = 16
 """Pages read by one script, which are 2 MB at most."""
 GROUPS_PER_SCRIPT: Final = 16
+TIMELINES_PER_LOOK: Final = 200
+ENTRIES_PER_SCRIPT: Final = 500
+"""Forgotten by one script: 5 ms, in which the server serves nobody else."""
+PRUNING_MS: Final = 60_000
+"""For how long after a round has begun no other begins."""
 
-_WRITE, _READ, _MEMBERS = range(3)
+_WRITE, _READ, _MEMBERS, _PRUNE = range(4)
 
 
 class _Message(msgspec.Struct, frozen=True):
@@ -81,7 +88,7 @@ class RedisStore:
     """A Store (`gateway.logic.store`) on one Redis. Made by `open`; any number of them share what is there."""
 
     def __init__(self, settings: RedisSettings, thread: AsyncioThread, *, patience: float = PATIENCE) -> None:
-        self._lanes = RedisLanes(settings, thread, lanes=3, patience=patience)
+        self._lanes = RedisLanes(settings, thread, lanes=4, patience=patience)
 
     @classmethod
     @asynccontextmanager
@@ -127,6 +134,20 @@ class RedisStore:
             found |= {group: frozenset(map(int, users)) for group, users in zip(some, answers, strict=True) if users}
         return found
 
+    async def prune(self, retention: Retention, after: str) -> str:
+        """See `Store.prune`; `after` is where the last look at the keys ended. Of several Logics, one does it."""
+        if not after and not await self._lanes.ask(_PRUNE, TURN, PRUNING_MS):
+            return ""
+        timeline = f"{self._lanes.prefix}timeline:"
+        cursor, found = await self._lanes.scan(_PRUNE, after or "0", f"{timeline}*", TIMELINES_PER_LOOK)
+        for user in (key.removeprefix(timeline) for key in found):
+            pruned = ENTRIES_PER_SCRIPT
+            while pruned == ENTRIES_PER_SCRIPT:
+                pruned = await self._lanes.ask(
+                    _PRUNE, PRUNE, user, retention.before_ms, retention.keep, ENTRIES_PER_SCRIPT
+                )
+        return "" if cursor == "0" else cursor
+
 
 def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
@@ -166,10 +187,12 @@ def _outcome(answer: Sequence[Any]) -> Outcome:
     return None
 
 
-def _page(query: History, length: int, texts: Sequence[str], more: bool, owed: Sequence[Sequence[Any]]) -> Page:
+def _page(
+    query: History, length: int, texts: Sequence[str], more: bool, owed: Sequence[Sequence[Any]], before: int
+) -> Page:
     entries: list[Entry] = []
     room = query.max_bytes
-    for server_seq, text in enumerate(texts, query.cursor + 1):
+    for server_seq, text in enumerate(texts, before + 1):
         try:
             message = _read_message(text)
         except msgspec.DecodeError as error:

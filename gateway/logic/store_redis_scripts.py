@@ -19,7 +19,7 @@ from typing import Final
 from gateway.backends.redis_scripts import Script
 
 
-def _script(body: str) -> Script:
+def script(body: str) -> Script:
     text = _HEAD + body
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(), 0)
 
@@ -31,6 +31,8 @@ if now > tonumber(ARGV[1]) then return cmsgpack.pack({now}) end
 local prefix = ARGV[2]
 
 local function whole(number) return string.format('%.0f', number) end
+
+local function begins(user) return tonumber(redis.call('HGET', prefix .. 'begins', user) or '0') end
 
 local messages = {}
 local function message(id)
@@ -48,7 +50,7 @@ local function message(id)
 end
 """
 
-WRITE: Final = _script(
+WRITE: Final = script(
     """
 local stored_at, writes = ARGV[3], cmsgpack.unpack(ARGV[4])
 local room, window = tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -56,12 +58,13 @@ local room, window = tonumber(ARGV[5]), tonumber(ARGV[6])
 -- Part one reads, and works out what will be.
 
 local last = tonumber(redis.call('GET', prefix .. 'last') or '0')
-local heads, added, groups, known, fresh = {}, {}, {}, {}, {}
+local heads, bases, added, groups, known, fresh = {}, {}, {}, {}, {}, {}
 
 local function head(user)
   local length = heads[user]
   if not length then
-    length = redis.call('LLEN', prefix .. 'timeline:' .. user)
+    bases[user] = begins(user)
+    length = bases[user] + redis.call('LLEN', prefix .. 'timeline:' .. user)
     heads[user], added[user] = length, {}
   end
   return length
@@ -105,7 +108,7 @@ local function place(write, recipients)
     end
   end
   local made = {id = id, status = 0, sender = sender, msg_id = msg_id, seq = seq, at = tonumber(stored_at),
-    rest = write[6]}
+    rest = write[6], refs = 1 + #others / 2}
   messages[id], known[sender][msg_id] = made, made
   fresh[#fresh + 1] = made
   return {'posted', seq, made.at, others}
@@ -147,7 +150,11 @@ local function entry(user, seq)
   if mine[seq] == nil then
     local length = head(user)
     local text = added[user][seq - length]
-    if seq <= length then text = redis.call('LINDEX', prefix .. 'timeline:' .. user, whole(seq - 1)) end
+    if seq <= bases[user] then
+      text = nil
+    elseif seq <= length then
+      text = redis.call('LINDEX', prefix .. 'timeline:' .. user, whole(seq - bases[user] - 1))
+    end
     local id, status = string.match(text or '', '^(%d+):?(%d?)$')
     mine[seq] = id and {message = message(id), status = tonumber(status) or 0}
   end
@@ -159,7 +166,7 @@ local function recent(user, msg_id)
   if not mine then
     mine = {}
     local top = head(user) + #added[user]
-    for seq = math.max(1, top - window + 1), top do
+    for seq = math.max(bases[user] + 1, top - window + 1), top do
       local found = entry(user, seq).message
       if found.sender ~= user then mine[found.msg_id] = seq end
     end
@@ -199,8 +206,9 @@ for i = 1, #outcomes do
 end
 for i = 1, #outcomes do
   local write = writes[i]
-  if write[1] == 'told' and write[2] <= last then
-    local about = message(whole(write[2]))
+  local id = write[1] == 'told' and whole(write[2])
+  if id and write[2] <= last and redis.call('EXISTS', prefix .. 'message:' .. id) == 1 then
+    local about = message(id)
     redis.call('ZCARD', prefix .. 'owed:' .. about.sender)
     if about.status == write[3] then told[#told + 1] = about end
   end
@@ -211,7 +219,7 @@ end
 for _, made in ipairs(fresh) do
   redis.call('SET', prefix .. 'message:' .. made.id, '{"status":' .. made.status .. ',"sender":' .. made.sender
     .. ',"msg_id":"' .. made.msg_id .. '","server_seq":' .. whole(made.seq) .. ',"stored_at":' .. stored_at
-    .. made.rest)
+    .. ',"refs":' .. whole(made.refs) .. made.rest)
   redis.call('HSET', prefix .. 'sent:' .. made.sender, made.msg_id, made.id)
   made.written = true
 end
@@ -221,7 +229,7 @@ for user, list in pairs(added) do
   end
 end
 for _, each in ipairs(marks) do
-  redis.call('LSET', prefix .. 'timeline:' .. each[1], whole(each[2] - 1), each[3])
+  redis.call('LSET', prefix .. 'timeline:' .. each[1], whole(each[2] - bases[each[1]] - 1), each[3])
 end
 for id, about in pairs(raised) do
   if not about.written then redis.call('SETRANGE', prefix .. 'message:' .. id, 10, about.status) end
@@ -238,15 +246,17 @@ return cmsgpack.pack({now, outcomes})
 server_seq, ...}`, `repeated, server_seq, stored_at`, `not member`, `raised, message, sender, msg_id, server_seq,
 status` or `none`."""
 
-READ: Final = _script(
+READ: Final = script(
     """
 local answers = {}
 for i, query in ipairs(cmsgpack.unpack(ARGV[3])) do
   local user, cursor, limit, room = query[1], query[2], query[3], query[4]
   local key = prefix .. 'timeline:' .. user
-  local length, texts, used, more = redis.call('LLEN', key), {}, 0, false
-  if cursor < length then
-    for at, place in ipairs(redis.call('LRANGE', key, whole(cursor), whole(cursor + limit))) do
+  local base = begins(user)
+  local length, texts, used, more = base + redis.call('LLEN', key), {}, 0, false
+  local from = math.max(cursor, base)
+  if from < length then
+    for at, place in ipairs(redis.call('LRANGE', key, whole(from - base), whole(from - base + limit))) do
       if at > limit or used > room then
         more = true
         break
@@ -263,16 +273,16 @@ for i, query in ipairs(cmsgpack.unpack(ARGV[3])) do
     local about = message(id)
     owed[at] = {tonumber(id), about.msg_id, about.seq, about.status}
   end
-  answers[i] = {length, texts, more, owed}
+  answers[i] = {length, texts, more, owed, math.min(from, length)}
 end
 return cmsgpack.pack({now, answers})
 """
 )
 """Arguments: the queries as `{user, cursor, limit, bytes}`, and the most receipts owed in one answer. Answers each with
-`{timeline's length, {message, ...}, whether there are more, {{message, msg_id, server_seq, status}, ...}}`, a little
-more than `bytes` at times."""
+`{the newest server_seq, {message, ...}, whether there are more, {{message, msg_id, server_seq, status}, ...}, the
+server_seq before the first}`, a little more than `bytes` at times."""
 
-MEMBERS: Final = _script(
+MEMBERS: Final = script(
     """
 local found = {}
 for i, group in ipairs(cmsgpack.unpack(ARGV[3])) do found[i] = redis.call('SMEMBERS', prefix .. 'members:' .. group) end
@@ -281,7 +291,7 @@ return cmsgpack.pack({now, found})
 )
 """Arguments: groups. Answers the members of each."""
 
-GROUP: Final = _script(
+GROUP: Final = script(
     """
 local what, group, made_at, name, limit = ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
 local asked = cmsgpack.unpack(ARGV[8])
@@ -320,7 +330,7 @@ return cmsgpack.pack({now, {'group', redis.call('HGET', about, 'name'), redis.ca
 """Arguments: `create`, `add`, `remove`, `delete` or `find`, the group, created_at, its name, the most members, users.
 Answers `group, name, created_at, {user, ...}`, `deleted`, `exists`, `absent` or `full, members there would be`."""
 
-LIST: Final = _script(
+LIST: Final = script(
     """
 local found = {}
 for _, group in ipairs(redis.call('SMEMBERS', prefix .. 'groups')) do

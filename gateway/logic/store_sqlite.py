@@ -17,6 +17,7 @@ import msgspec
 import trio
 
 from gateway.logic import database
+from gateway.logic.pruning_sqlite import prune
 from gateway.logic.store import (
     ENTRY_BYTES,
     INT64_MAX,
@@ -31,6 +32,7 @@ from gateway.logic.store import (
     Posted,
     Raised,
     Receipt,
+    Retention,
     StoreFailed,
     Told,
     Write,
@@ -48,8 +50,8 @@ _MEMBERS = """SELECT m.group_id, m.user_id FROM json_each(?) j CROSS JOIN member
 _HEADS = """SELECT j.value, (SELECT MAX(server_seq) FROM timelines WHERE user_id = j.value) FROM json_each(?) j"""
 _LAST_ID = "SELECT COALESCE(MAX(id), 0) FROM messages"
 _ADD_MESSAGE = """INSERT INTO messages
-    (id, sender, msg_id, to_user, group_id, content, content_type, sent_at, stored_at, server_seq)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    (id, sender, msg_id, to_user, group_id, content, content_type, sent_at, stored_at, server_seq, refs)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _ADD_ENTRY = "INSERT INTO timelines (user_id, server_seq, message) VALUES (?, ?, ?)"
 _RECENT = """SELECT t.server_seq FROM timelines t JOIN messages m ON m.id = t.message
     WHERE t.user_id = ? AND t.server_seq > ? AND m.msg_id = ? AND m.sender != ? ORDER BY t.server_seq DESC LIMIT 1"""
@@ -103,15 +105,16 @@ class SqliteStore:
         found = await self._run(lambda: _members(self._connection, group_ids))
         return {group_id: frozenset(users) for group_id, users in found.items()}
 
+    async def prune(self, retention: Retention, after: str) -> str:
+        """See `Store.prune`."""
+        return await self._run(lambda: self._transaction(lambda: prune(self._connection, retention, after)))
+
     async def _run(self, work: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(lambda: _guarded(work), limiter=self._limiter)
 
     def _write(self, writes: Sequence[Write], now_ms: int) -> list[Outcome]:
-        connection = self._connection
-        if connection.in_transaction:  # an earlier rollback failed
-            connection.execute("ROLLBACK")
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        def work() -> list[Outcome]:
+            connection = self._connection
             posts = _Posts(connection, now_ms)
             done = posts.prefix(writes)
             outcomes: list[Outcome] = [posts.place(each) if isinstance(each, Post) else None for each in done]
@@ -120,11 +123,22 @@ class SqliteStore:
             for index, raised in _mark(connection, receipts):
                 outcomes[index] = raised
             connection.executemany(_MARK_TOLD, [(each.key, each.status) for each in done if isinstance(each, Told)])
+            return outcomes
+
+        return self._transaction(work)
+
+    def _transaction(self, work: Callable[[], T]) -> T:
+        connection = self._connection
+        if connection.in_transaction:  # an earlier rollback failed
+            connection.execute("ROLLBACK")
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            done = work()
             connection.execute("COMMIT")
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-        return outcomes
+        return done
 
 
 class _Posts:
@@ -167,7 +181,7 @@ class _Posts:
         recipients = [(user, self._enter(user)) for user in self._recipients(post) if user != post.sender]
         self._messages.append((
             self._next_id, post.sender, post.msg_id, post.to_user, post.group_id, post.content, post.content_type,
-            post.sent_at, self._now_ms, server_seq,
+            post.sent_at, self._now_ms, server_seq, 1 + len(recipients),
         ))  # fmt: skip
         self._known[post.sender, post.msg_id] = server_seq, self._now_ms
         self._next_id += 1

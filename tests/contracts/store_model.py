@@ -19,6 +19,8 @@ from gateway.logic.store import (
     Posted,
     Raised,
     Receipt,
+    Retention,
+    Store,
     Told,
     Write,
 )
@@ -55,6 +57,29 @@ class Model:
         self.furthest: dict[tuple[int, str], int] = defaultdict(int)
         self.owed: set[tuple[int, str]] = set()
         self.groups: dict[int, set[int]] = {group: set() for group in GROUPS}
+        self.begins: dict[int, int] = defaultdict(int)
+        """How many entries of a timeline have been forgotten."""
+
+    def prune(self, retention: Retention) -> set[tuple[int, str]]:
+        """The messages that are gone with the last entry that showed them."""
+        for user, timeline in self.timelines.items():
+            while self.begins[user] < len(timeline) - 1:
+                oldest = timeline[self.begins[user]]
+                old = self.messages[oldest.sender, oldest.msg_id][1] < retention.before_ms
+                if not old and not (retention.keep and self.begins[user] < len(timeline) - retention.keep):
+                    break
+                self.begins[user] += 1
+        shown = {
+            (post.sender, post.msg_id)
+            for user, timeline in self.timelines.items()
+            for post in timeline[self.begins[user] :]
+        }
+        gone = self.messages.keys() - shown
+        for key in gone:
+            del self.messages[key]
+            self.furthest.pop(key, None)
+            self.owed.discard(key)
+        return gone
 
     def post(self, post: Post, now: int) -> Posted | NotMember:
         key = post.sender, post.msg_id
@@ -75,11 +100,11 @@ class Model:
         timeline = self.timelines[receipt.user_id]
         place = receipt.server_seq
         if not place:
-            for seq in range(len(timeline), 0, -1):
+            for seq in range(len(timeline), self.begins[receipt.user_id], -1):
                 if timeline[seq - 1].msg_id == receipt.msg_id and timeline[seq - 1].sender != receipt.user_id:
                     place = seq
                     break
-        if not 0 < place <= len(timeline):
+        if not self.begins[receipt.user_id] < place <= len(timeline):
             return None
         post = timeline[place - 1]
         at = receipt.user_id, place
@@ -111,6 +136,10 @@ class StoreModel(RuleBasedStateMachine):
 
     def read_some(self, queries: list[History]) -> list[Page]:
         """`Store.read`."""
+        raise NotImplementedError
+
+    def prune_all(self, retention: Retention) -> None:
+        """`Store.prune` from the beginning of a round to its end."""
         raise NotImplementedError
 
     def change_member(self, group: int, user: int, joins: bool) -> None:
@@ -161,20 +190,38 @@ class StoreModel(RuleBasedStateMachine):
         else:
             self.model.groups[group].discard(user)
 
+    @rule(age=st.sampled_from([None, 0, 1, 3]), keep=st.integers(0, 4))
+    def prune(self, age: int | None, keep: int) -> None:
+        retention = Retention(0 if age is None else self.now - age, keep)
+        self.prune_all(retention)
+        gone = self.model.prune(retention)
+        self.known = [each for each in self.known if (each.sender, each.msg_id) not in gone]
+
     @rule(user=users, cursor=st.integers(0, 8), limit=st.integers(1, 5), room=st.sampled_from([1, 700, 100_000]))
     def page(self, user: int, cursor: int, limit: int, room: int) -> None:
         [page] = self.read_some([History(user, cursor, limit, room)])
         timeline = self.model.timelines[user]
-        wanted = timeline[cursor : cursor + len(page.entries)]
+        first = max(cursor, self.model.begins[user])
+        wanted = timeline[first : first + len(page.entries)]
         assert [_post(entry) for entry in page.entries] == wanted
-        assert [entry.server_seq for entry in page.entries] == list(range(cursor + 1, cursor + 1 + len(wanted)))
+        assert [entry.server_seq for entry in page.entries] == list(range(first + 1, first + 1 + len(wanted)))
         assert len(page.entries) <= limit
         assert page.entries or cursor >= len(timeline)
-        assert page.next_cursor == (cursor + len(page.entries) if page.entries else min(cursor, len(timeline)))
+        assert page.next_cursor == (first + len(page.entries) if page.entries else min(cursor, len(timeline)))
         assert page.has_more == (page.next_cursor < len(timeline) and bool(page.entries))
         size = sum(len(entry.content.encode()) for entry in page.entries)
         assert size <= room or len(page.entries) == 1
         assert _owed(page) == {key for key in self.model.owed if key[0] == user}
+
+
+async def pruned(store: Store, retention: Retention) -> int:
+    """A whole round; how many steps it took."""
+    after, steps = "", 0
+    while True:
+        after = await store.prune(retention, after)
+        steps += 1
+        if not after:
+            return steps
 
 
 def _post(entry: Entry) -> Post:

@@ -39,6 +39,7 @@ class Moody:
         self._chance = chance
         self.read = inner.read
         self.members = inner.members
+        self.prune = inner.prune
 
     async def write(self, writes: Sequence[Write], now_ms: int) -> list[Outcome]:
         if self._chance.random() < 0.1:

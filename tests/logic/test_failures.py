@@ -16,7 +16,7 @@ from gateway.backends.memory import MemoryLocationStore
 from gateway.core.ports import Location, StoreUnavailable
 from gateway.logic.service import LogicService
 from gateway.logic.settings import LogicSettings
-from gateway.logic.store import History, Outcome, Page, Store, StoreFailed, Write
+from gateway.logic.store import History, Outcome, Page, Retention, Store, StoreFailed, Write
 from gateway.logic.store_sqlite import SqliteStore
 from gateway.protocol.codes import Code
 from gateway.protocol.messages import SyncResponse
@@ -93,6 +93,9 @@ class Moody:
             raise self.error
         return await self.inner.members(group_ids)
 
+    async def prune(self, retention: Retention, after: str) -> str:
+        return await self.inner.prune(retention, after)
+
 
 @pytest.mark.parametrize(
     ("error", "code"), [(StoreFailed("gone"), Code.UPSTREAM_UNAVAILABLE), (KeyError("a bug"), Code.INTERNAL_ERROR)]
@@ -144,6 +147,27 @@ class AbsentLocations(MemoryLocationStore):
         if self.mode == "hang":
             await trio.sleep_forever()
         return await super().lookup(user_ids)
+
+
+class PartlyAbsentLocations(MemoryLocationStore):
+    """Those with an even number cannot be asked for."""
+
+    async def lookup(self, user_ids: Sequence[int]) -> dict[int, list[Location]]:
+        found = await super().lookup([each for each in user_ids if each % 2])
+        if any(each % 2 == 0 for each in user_ids):
+            raise StoreUnavailable("a part is away", found)
+        return found
+
+
+async def test_who_can_be_asked_for_is_delivered_to_though_others_cannot(path: Path) -> None:
+    async with open_world(path, locations=PartlyAbsentLocations()) as world:
+        alice, bob, carol = [await world.device(user).online() for user in (1, 2, 3)]
+        alice.chat("m", 2)
+        alice.chat("n", 3)
+        await world.settle()
+        assert outcomes(alice) == [("m", STORED, 0), ("n", STORED, 0)]
+        assert bob.chats == []  # finds it by Sync
+        assert [each.msg_id for each in carol.chats] == ["n"]
 
 
 @pytest.mark.parametrize("mode", ["raise", "hang"])

@@ -14,7 +14,8 @@ from gateway.client.errors import Rejected
 from gateway.logic.settings import LogicSettings
 from gateway.protocol.codes import Code
 from tests.backends.nats import until
-from tests.backends.test_nats_cluster import ANNA, BO, REACHED_LOGIC, Cluster, user
+from tests.backends.nats_world import ANNA, BO, Cluster, user
+from tests.backends.test_nats_cluster import REACHED_LOGIC
 from tests.client.server import take
 from tests.logic.redis_world import durable_server
 from tests.support.nats_server import nats_server

@@ -10,8 +10,8 @@ from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from gateway.logic.groups_redis import RedisGroups
-from gateway.logic.store import History, Outcome, Page, Write
-from tests.contracts.store_model import SETTINGS, StoreModel
+from gateway.logic.store import History, Outcome, Page, Retention, Write
+from tests.contracts.store_model import SETTINGS, StoreModel, pruned
 from tests.logic.redis_world import own_part, redis_groups, redis_store
 from tests.support.redis_server import RedisServer
 
@@ -22,6 +22,7 @@ class RedisMachine(StoreModel):
     def __init__(self, server: RedisServer) -> None:
         super().__init__()
         self.settings = own_part(server)
+        self.client = server.client()
 
     def with_groups(self, work: Callable[[RedisGroups], Awaitable[T]]) -> T:
         async def do() -> T:
@@ -47,6 +48,14 @@ class RedisMachine(StoreModel):
                 return await store.read(queries)
 
         return trio.run(do)
+
+    def prune_all(self, retention: Retention) -> None:
+        async def do() -> None:
+            async with redis_store(self.settings) as store:
+                self.client.delete(f"{self.settings.prefix}:logic:pruning")
+                await pruned(store, retention)
+
+        trio.run(do)
 
     def change_member(self, group: int, user: int, joins: bool) -> None:
         self.with_groups(lambda each: (each.add if joins else each.remove)(group, [user]))

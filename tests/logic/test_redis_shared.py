@@ -226,8 +226,8 @@ async def test_what_is_stored_can_be_read_by_people(server: RedisServer, redis: 
         await store.write([post(1, "a", top, content='say "é"\n\0')], 77)
         await store.write([Receipt(top, 1, "a", AckStatus.READ)], 78)
         assert json.loads(bytes(client.get(f"{key}message:1"))) == {
-            "status": 3, "sender": 1, "msg_id": "a", "server_seq": 1, "stored_at": 77, "to_user": top, "group_id": 0,
-            "content_type": 0, "sent_at": 5, "content": 'say "é"\n\0',
+            "status": 3, "sender": 1, "msg_id": "a", "server_seq": 1, "stored_at": 77, "refs": 2, "to_user": top,
+            "group_id": 0, "content_type": 0, "sent_at": 5, "content": 'say "é"\n\0',
         }  # fmt: skip
         assert client.lrange(f"{key}timeline:{top}", 0, -1) == [b"1:3"]
         assert client.lrange(f"{key}timeline:1", 0, -1) == [b"1"]
@@ -235,7 +235,7 @@ async def test_what_is_stored_can_be_read_by_people(server: RedisServer, redis: 
         assert client.zrange(f"{key}owed:1", 0, -1) == [b"1"]
         await store.write([Told(1, AckStatus.READ)], 79)
         assert client.exists(f"{key}owed:1") == 0
-        assert client.get(f"{key}version") == b"1"
+        assert client.get(f"{key}version") == b"2"
         client.set(f"{key}version", 99)
     async with redis_store(redis) as store:
         with pytest.raises(StoreFailed, match="newer version"):

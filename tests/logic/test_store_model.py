@@ -11,9 +11,9 @@ from hypothesis.stateful import invariant, rule
 
 from gateway.logic.database import connect
 from gateway.logic.groups import add_members, create_group, remove_members
-from gateway.logic.store import History, Outcome, Page, Write
+from gateway.logic.store import History, Outcome, Page, Retention, Write
 from gateway.logic.store_sqlite import SqliteStore
-from tests.contracts.store_model import SETTINGS, StoreModel
+from tests.contracts.store_model import SETTINGS, StoreModel, pruned
 
 
 class SqliteMachine(StoreModel):
@@ -33,6 +33,9 @@ class SqliteMachine(StoreModel):
     def read_some(self, queries: list[History]) -> list[Page]:
         return trio.run(self.store.read, queries)
 
+    def prune_all(self, retention: Retention) -> None:
+        trio.run(pruned, self.store, retention)
+
     def change_member(self, group: int, user: int, joins: bool) -> None:
         (add_members if joins else remove_members)(self.path, group, [user])
 
@@ -46,6 +49,9 @@ class SqliteMachine(StoreModel):
         if hasattr(self, "store"):
             query = "SELECT COUNT(*) FROM timelines WHERE message NOT IN (SELECT id FROM messages)"
             assert self.store._connection.execute(query).fetchone() == (0,)
+            query = "SELECT COUNT(*) FROM messages WHERE refs != (SELECT COUNT(*) FROM timelines WHERE message = id)"
+            assert self.store._connection.execute(query).fetchone() == (0,)
+            assert self.store._connection.execute("SELECT COUNT(*) FROM messages WHERE refs = 0").fetchone() == (0,)
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
