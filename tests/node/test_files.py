@@ -150,18 +150,33 @@ async def test_five_megabytes_over_tcp_with_chat_beside_both_ways(tmp_path: Path
         assert (tmp_path / "got").read_bytes() == source.read_bytes()
 
 
-async def test_twenty_megabytes_over_quic(tmp_path: Path) -> None:
+async def test_twenty_megabytes_over_quic_while_both_clients_move(tmp_path: Path) -> None:
     source = made(tmp_path, 20 * MEGABYTE)
+
+    async def move(client: Client, running: RunningNode, what: str) -> None:
+        """To another port, once some of the file has passed."""
+        while getattr(running.hub.metrics, what) < MEGABYTE:
+            await trio.sleep(0.001)
+        await client.migrate()
+
     with trio.fail_after(PATIENCE):
         async with (
             open_running(tmp_path / "data", "quic") as running,
             seated(running, 1001) as alice,
             seated(running, 1002) as bob,
         ):
-            await alice.send_file(source, to_user=1002)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(move, alice, running, "file_bytes_received")
+                await alice.send_file(source, to_user=1002)
             (tmp_path / "got.part").write_bytes(source.read_bytes()[: 15 * MEGABYTE])  # an earlier process had so much
-            await bob.fetch(await next_file(bob), tmp_path / "got")
-            assert running.hub.metrics.file_bytes_sent == 5 * MEGABYTE
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(move, bob, running, "file_bytes_sent")
+                await bob.fetch(await next_file(bob), tmp_path / "got")
+            metrics = running.hub.metrics
+            assert (metrics.file_bytes_received, metrics.file_bytes_sent) == (20 * MEGABYTE, 5 * MEGABYTE)
+            assert (metrics.files_received, metrics.files_fetched) == (1, 1)
+            assert (metrics.files_interrupted, metrics.fetches_interrupted) == (0, 0)
+            assert [client.statistics().logins for client in (alice, bob)] == [1, 1]
         assert (tmp_path / "got").read_bytes() == source.read_bytes()
 
 
