@@ -2,11 +2,12 @@
 
     python -m benchmarks.roundtrip [--json FILE] [--rounds 3] [--rate 200] [--seconds 5] [--pairs 20] [--receipts]
 
-The cluster is that of `make cluster`: six processes, Logic's store in a Redis that syncs each write. Each round measures
-`--rate`, then raises it until the 99th percentile passes 100 ms or messages are refused or late, and halves the last
-step twice. Shown are medians of the rounds; latency counts from when a message was due. CPU is that of all threads of a
-process (`/proc/PID/schedstat`), divided by the messages. `--receipts` has each receiver acknowledge, as applications'
-clients do: a receipt is stored and told to the sender, so it is nearly a second message. Nothing is pinned to a core.
+The cluster is that of `make cluster`: six processes, Logic's store in a Redis that syncs each write. Each round
+measures `--rate`, then raises it until the 99th percentile passes 100 ms or messages are refused or late, and halves
+the last step twice. Shown are medians of the rounds; latency counts from when a message was due. CPU is that of all
+threads of a process (`/proc/PID/schedstat`), divided by the messages. `--receipts` has each receiver acknowledge, as
+applications' clients do: a receipt is stored and told to the sender, so it is nearly a second message. Nothing is pinned
+to a core.
 """
 
 from __future__ import annotations
@@ -103,10 +104,9 @@ class Bench:
         spent["logic"] = spent.pop("logic-1") + spent.pop("logic-2")
         waited = sum(after[name][1] - before[name][1] for name in after) / elapsed / 1e9
         found = Measured(step, spent, waited)
-        tell(
-            f"  {rate:7.0f}/s  p50 {milliseconds(step.delivered, 0.5):7.2f}  p99 {milliseconds(step.delivered, 0.99):8.2f}"
-            f" ms  missing {step.missing}  rejected {step.rejected}"
-        )
+        p50, p99 = milliseconds(step.delivered, 0.5), milliseconds(step.delivered, 0.99)
+        counts = f"missing {step.missing}  rejected {step.rejected}"
+        tell(f"  {rate:7.0f}/s  p50 {p50:7.2f}  p99 {p99:8.2f} ms  {counts}")
         return found
 
     def _cpu(self) -> dict[str, tuple[int, int]]:
@@ -190,10 +190,8 @@ def summary(measured: Sequence[Measured]) -> dict[str, Any]:
 
 def show(found: dict[str, Any], asked: argparse.Namespace) -> None:
     """The tables."""
-    what = "with receipts" if asked.receipts else "without receipts"
-    print(
-        f"{asked.pairs} pairs, {asked.size} bytes, {what}; medians of {asked.rounds} rounds; load {os.getloadavg()[0]:.1f}"
-    )
+    what = f"{asked.pairs} pairs, {asked.size} bytes, {'with' if asked.receipts else 'without'} receipts"
+    print(f"{what}; medians of {asked.rounds} rounds; load average {os.getloadavg()[0]:.1f}")
     print(f"{'':26}{'p50 ms':>9}{'p99 ms':>9}{'stored p50':>12}{'p99':>9}{'load late p99':>15}{'disturbed':>11}")
     rows = [(f"at {asked.rate:,.0f}/s", found["steady"])]
     highest = found["highest"]

@@ -1,7 +1,7 @@
 """The load of `benchmarks/roundtrip.py`: pairs of TCP clients, senders on one node, receivers on another.
 
 Open loop: a message is due at its time whether or not the ones before have arrived, and its latency counts from when
-it was due, so that a slow system cannot make the load kinder. One thread and `select`, whose timeout knows microseconds.
+it was due, so that a slow system cannot make the load kinder. One thread and `select`, which can wait microseconds.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Flushes connections that got something to write, each once per slice, and measures how long that took to come.
 
-Latency is observed once for each connection flushed, and counted from when the first of its batch was pushed to: one look
-at the clock per batch and one per slice, whatever a broadcast's size. What waits for a full socket is not in it.
+Latency is observed once for each connection flushed, and counted from when the first of its batch was pushed to: one
+look at the clock per batch and one per slice, whatever a broadcast's size. What waits for a full socket is not in it.
 """
 
 from __future__ import annotations

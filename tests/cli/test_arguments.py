@@ -11,7 +11,7 @@ from gateway.cli.arguments import parse
 from gateway.config import Flag
 from gateway.config.tree import find
 
-COMMANDS = ["run", "logic", "chat", "token", "config", "group"]
+COMMANDS = ["run", "logic", "chat", "token", "config", "group", "books"]
 
 
 def fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
