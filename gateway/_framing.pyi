@@ -353,9 +353,9 @@ class Relay:
         refuse: Callable[[Any, Any, int], bytes | None],
         overdrawn: Callable[[Any], None],
     ) -> None:
-        """`bus.publish(subject, envelope)` says whether the bus took it.
+        """`bus.publish(subject, envelope)` says whether the bus took it; ValueError: it never will.
 
-        `refuse(context, frame, code)` answers what is not valid (4004) or not taken (4402); `overdrawn(context)` is
+        `refuse(context, frame, code)` answers what is not valid or never taken (4004) or not taken now (4402); `overdrawn(context)` is
         told when the budget is spent, and the message passes all the same.
         """
     def __call__(self, context: Any, frame: ChatFrame) -> bytes | None: ...

@@ -144,12 +144,16 @@ cdef class Relay:
             return self.refuse(context, frame, INVALID)
         if not sender.bucket.spend(context.seen, 1.0):
             self.overdrawn(context)
-        if not self.bus.publish(
-            self.subject,
-            upstream_bytes(
-                self.node_id, sender.conn_id, sender.user_id, sender.device_id, sender.platform, now_ms, frame
-            ),
-        ):
+        try:
+            taken = self.bus.publish(
+                self.subject,
+                upstream_bytes(
+                    self.node_id, sender.conn_id, sender.user_id, sender.device_id, sender.platform, now_ms, frame
+                ),
+            )
+        except ValueError:  # more than the bus carries
+            return self.refuse(context, frame, INVALID)
+        if not taken:
             return self.refuse(context, frame, UNAVAILABLE)
         sender.handed_over += 1
         return acknowledge(frame, now_ms)

@@ -101,6 +101,8 @@ class Carrier:
         self._written = self._left = self._confirmed = 0
         """Payloads given to this client; of those, out of its buffer; of those, confirmed."""
         self._failures = 0
+        self._was_there = self._returning = False
+        """Whether a client was connected; whether this one is not the first."""
         self._logged_at = float("-inf")
 
     def notify(self) -> None:
@@ -155,6 +157,7 @@ class Carrier:
         if self._stream is not None:
             await self._stream.prepare(client, server)
         self._failures = 0
+        self._returning, self._was_there = self._was_there, True
         self._logged_at = float("-inf")
         log.info("bus_connected", extra={"server": server})
         self._thread.call_trio(self._owner.connected, server, client.max_payload)
@@ -193,6 +196,8 @@ class Carrier:
 
     async def _write(self, client: BusClient) -> None:
         assert self._bell is not None
+        if self._returning:
+            await asyncio.sleep(self._settings.reconnect_cap)  # whoever listens is on their way back too
         while True:
             self._woken = False  # before the queues are read: whoever appends later rings again
             self._bell.clear()

@@ -41,7 +41,11 @@ class DurableUplink:
         dispatcher.spend(connection, session, 1.0)
         envelope = self._envelope(connection, session, frame, connection.wall_ms)
         done = partial(self._answer, connection, frame.seq, frame.msg_id, envelope)
-        if not self._bus.publish_durable(self._hub.subjects.durable, envelope, _key(session, frame), done):
+        try:
+            taken = self._bus.publish_durable(self._hub.subjects.durable, envelope, _key(session, frame), done)
+        except ValueError:  # more than the bus carries
+            return dispatcher.not_relayed(connection, frame, Code.INVALID_PAYLOAD)
+        if not taken:
             return dispatcher.not_relayed(connection, frame, Code.UPSTREAM_UNAVAILABLE)
         self._asked()
         assert connection.sender is not None
