@@ -20,6 +20,7 @@ from gateway.node import open_node
 from gateway.protocol.codes import Code
 from gateway.protocol.files import CHUNK
 from tests.support.files import ack_of, chunks_of, offer_of
+from tests.support.lossy import LossyPath, Weather
 from tests.support.node import LinkKind, RunningNode, client_tls, open_running, test_config
 
 PATIENCE = 60.0
@@ -28,10 +29,12 @@ MEGABYTE = 1_048_576
 
 
 @asynccontextmanager
-async def seated(running: RunningNode, user: int, device: str = "phone", **settings: Any) -> AsyncIterator[Client]:
+async def seated(
+    running: RunningNode, user: int, device: str = "phone", *, url: str = "", **settings: Any
+) -> AsyncIterator[Client]:
     """A client of this node."""
     async with connect(
-        running.url,
+        url or running.url,
         token=running.token(user),
         device_id=device,
         trust=Trust(context=client_tls()),
@@ -180,7 +183,23 @@ async def test_twenty_megabytes_over_quic_while_both_clients_move(tmp_path: Path
         assert (tmp_path / "got").read_bytes() == source.read_bytes()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+async def test_over_a_path_that_loses_and_reorders_it_arrives_whole(tmp_path: Path) -> None:
+    source = made(tmp_path, MEGABYTE)
+    with trio.fail_after(PATIENCE):
+        async with open_running(tmp_path / "data", "quic") as running, trio.open_nursery() as nursery:
+            host, _, port = running.node.addresses["quic"].rpartition(":")
+            path = LossyPath((host, int(port)), Weather(loss=0.02, delay=0.002, lateness=0.003))
+            await nursery.start(path.run)
+            url = running.url.replace(f":{port}", f":{path.port}")
+            async with seated(running, 1001, url=url) as alice, seated(running, 1002, url=url) as bob:
+                await alice.send_file(source, to_user=1002)
+                await bob.fetch(await next_file(bob), tmp_path / "got")
+            assert min(path.lost, path.repeated, path.late) > 0
+            nursery.cancel_scope.cancel()
+        assert (tmp_path / "got").read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "ws", "quic"])
 async def test_both_ways_go_on_after_a_cut(tmp_path: Path, kind: LinkKind) -> None:
     """The node drops the link again and again: each time a part of the file has come, and only the rest is sent."""
     size = 4 * MEGABYTE
