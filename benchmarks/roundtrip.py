@@ -6,8 +6,8 @@ The cluster is that of `make cluster`: six processes, Logic's store in a Redis t
 measures `--rate`, then raises it until the 99th percentile passes 100 ms or messages are refused or late, and halves
 the last step twice. Shown are medians of the rounds; latency counts from when a message was due. CPU is that of all
 threads of a process (`/proc/PID/schedstat`), divided by the messages. `--receipts` has each receiver acknowledge, as
-applications' clients do: a receipt is stored and told to the sender, so it is nearly a second message. Nothing is pinned
-to a core.
+applications' clients do: a receipt is stored and told to the sender, so it is nearly a second message. Nothing is
+pinned to a core.
 """
 
 from __future__ import annotations

@@ -137,7 +137,8 @@ class Hub:
             await turn_away(link, refusal)
             return
         self.admission.enter(link.address)
-        conn_id, now = self._ids.issue(), trio.current_time()
+        # what a link has used up before (a proxy's header) counts against its time to come up
+        conn_id, now = self._ids.issue(), trio.current_time() - getattr(link, "spent", 0.0)
         connection = (
             LanedConnection(self, link, conn_id, now) if has_lanes(link) else Connection(self, link, conn_id, now)
         )

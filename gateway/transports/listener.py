@@ -25,6 +25,7 @@ from gateway.transports.proxy_protocol import (
     client_address,
     plain_address,
 )
+from gateway.transports.tcp import TcpLink
 
 log = logging.getLogger("gateway.listener")
 
@@ -36,7 +37,7 @@ SILENCE: Final = 10.0
 """Seconds between two log lines about the same trouble."""
 PROXY_HEADER: Final = 1.0
 """Seconds from accept in which a trusted proxy's header must be complete: proxies write it at once, before
-anything the client says, so no client can stretch it. The link's own deadline starts behind it."""
+anything the client says, so no client can stretch it. What it took counts against the link's own deadline."""
 Address = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -194,6 +195,7 @@ class Listener:
 
     async def _run_proxied(self, sock: socket.socket, proxy: str) -> None:
         address = None
+        accepted = trio.current_time()
         try:
             with trio.fail_after(PROXY_HEADER):
                 address = await _read_proxy_header(sock) or proxy
@@ -204,6 +206,8 @@ class Listener:
                 sock.close()
         link = self._admitted(sock, address) if address is not None else None
         if link is not None:
+            if isinstance(link, TcpLink):
+                link.spent = trio.current_time() - accepted
             await self._run(link)
 
     def _refuse(self, sock: socket.socket, code: int) -> None:

@@ -46,7 +46,7 @@ class TcpLink(Socket):
     - What `Receiver.feed` raises ends this link alone, by `close(4401)`.
     """
 
-    __slots__ = ("_parted", "_reactor", "_waiting", "address")
+    __slots__ = ("_parted", "_reactor", "_waiting", "address", "spent")
 
     transport = "tcp"
     prefix: Callable[[int], bytes] | None = None
@@ -57,6 +57,8 @@ class TcpLink(Socket):
         """Take over `sock`: connected, non-blocking, TCP_NODELAY set (a `Listener` has seen to it)."""
         super().__init__(sock.detach(), share, layered)
         self.address = address
+        self.spent = 0.0
+        """Seconds since accept that went by before this was made: they count against the time to bring it up."""
         self._reactor = reactor
         self._waiting = False
         self._parted: trio.Event | None = None

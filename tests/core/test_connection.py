@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import trio
 from trio.abc import Clock
+from trio.testing import memory_stream_pair
 
 from gateway._framing import build_downstream
 from gateway.core.ports import LoginPolicy
@@ -25,6 +26,7 @@ from gateway.protocol.messages import (
     packet,
 )
 from gateway.protocol.types import AckStatus, Action, MsgType
+from gateway.transports.stream import StreamLink
 from tests.support.world import open_world
 
 
@@ -446,3 +448,19 @@ async def test_t35_a_flood_is_read_slowly_and_then_closed(autojump_clock: Clock)
                 assert (await other.receive(MessageAck)).status == AckStatus.ACCEPTED
         assert 25 < lasted[0] < 40
         assert len(world.upstream) < 50 * 45 + 100
+
+
+class NeverUp(StreamLink):
+    """A link that does not come up, and has used up some of its time before: a proxy's header, for one."""
+
+    spent = 4.0
+
+    async def open(self) -> None:
+        await trio.sleep_forever()
+
+
+async def test_what_a_link_spent_before_counts_against_its_time_to_come_up(autojump_clock: Clock) -> None:
+    async with open_world() as world:
+        began = trio.current_time()
+        await world.hub.serve(NeverUp(memory_stream_pair()[0], "192.0.2.1"))
+        assert trio.current_time() - began == pytest.approx(1.0)

@@ -430,6 +430,7 @@ async def test_proxy_names_the_client(encrypted: bool, tls: Certificates) -> Non
             stream = trio.SSLStream(below, tls.client, server_hostname="localhost", https_compatible=True)
         await echoes(stream)
         assert host.links[0].address == "2001:db8::7"
+        assert getattr(host.links[0], "spent", 0.0) > 0  # its deadline has begun with the accept
         assert asked == ["2001:db8::7"]
 
 
