@@ -222,8 +222,7 @@ class QuicEndpoint:
         if peer.original and quic.complete and now >= peer.since + ORIGINAL:
             self._unregister((peer.original,), peer)
             peer.original = b""
-        deadline = quic.get_timer()
-        if deadline is not None and deadline <= now:
+        if quic.deadline() <= now:
             try:
                 quic.handle_timer(now)
             except Exception:
@@ -234,8 +233,7 @@ class QuicEndpoint:
             self._arm(peer, quic, now)
 
     def _arm(self, peer: QuicPeer, quic: HardenedConnection, now: float) -> None:
-        deadline = quic.get_timer()
-        when = now + self._settings.idle_timeout if deadline is None else deadline
+        when = min(quic.deadline(), now + self._settings.idle_timeout)
         if not quic.complete:
             when = min(when, peer.since + self._settings.handshake_timeout)
         elif peer.original:

@@ -23,7 +23,8 @@ from aioquic.quic.connection import (
 from aioquic.quic.stream import QuicStream
 from aioquic.tls import Epoch, SessionTicket
 
-from gateway.protocol.quic_hardening import GAPS_MOST, SturdyConnection
+from gateway.protocol.quic_hardening import GAPS_MOST
+from gateway.protocol.quic_settled import SettledConnection
 from gateway.transports.quic import privates
 from gateway.transports.quic.budget import Act, Budget, Rate
 from gateway.transports.quic.connection_ids import ConnectionIds
@@ -55,7 +56,7 @@ class Terms:
     """Told of each connection id, and whose it is, before the peer can be."""
 
 
-class HardenedConnection(SturdyConnection):
+class HardenedConnection(SettledConnection):
     """A server's connection. `peer` is who it belongs to, set before the first datagram."""
 
     def __init__(

@@ -162,6 +162,7 @@ async def test_a_handshake_that_stops_is_forgotten() -> None:
         client.quic.receive_datagram = lambda *_: None  # type: ignore[method-assign]
         client.quic.connect(world.server, trio.current_time())
         await client.flush()
+        client.intercept = lambda _data: None
         await world.until(lambda: world.endpoint.statistics().expired == 1)
         told = world.endpoint.statistics()
         assert (told.connections, told.half_open, told.connection_ids) == (0, 0, 0)
@@ -273,7 +274,7 @@ async def test_t44_a_bug_in_aioquic_ends_that_connection_only(caplog: pytest.Log
                 raise AssertionError("inconsistent")
 
             echo: Echo = world.handlers[1]
-            echo.peer.quic.receive_datagram = broken  # type: ignore[method-assign]
+            echo.peer.quic.receive_datagram = broken  # type: ignore[method-assign,assignment]
             await client.say(b"now")
             event = await client.ended()
             assert event.error_code == Code.INTERNAL_ERROR

@@ -212,15 +212,15 @@ async def test_t12_half_open_handshakes_are_bounded_per_address_and_in_all() -> 
 
 @pytest.mark.parametrize("retry_threshold", [0, 64])
 async def test_t11_never_more_than_three_times_what_came_in(retry_threshold: int) -> None:
-    async with open_world(retry_threshold=retry_threshold) as world:
-        async with open_client(world.server, connect=False) as client:
-            client.quic.receive_datagram = lambda *_: None  # type: ignore[method-assign]
-            client.quic.connect(world.server, trio.current_time())
-            await client.flush()
-            await world.until(lambda: client.received)
-            for _ in range(30):
-                await trio.sleep(0.02)
-                assert sum(map(len, client.received)) <= 3 * client.sent
+    open_endpoint = open_world(retry_threshold=retry_threshold)
+    async with open_endpoint as world, open_client(world.server, connect=False) as client:
+        client.quic.receive_datagram = lambda *_: None  # type: ignore[method-assign]
+        client.quic.connect(world.server, trio.current_time())
+        await client.flush()
+        await world.until(lambda: client.received)
+        for _ in range(30):
+            await trio.sleep(0.02)
+            assert sum(map(len, client.received)) <= 3 * client.sent
 
 
 @pytest.mark.parametrize(
