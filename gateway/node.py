@@ -220,8 +220,11 @@ class Node:
         return self.hub.metrics
 
     def books(self) -> list[Account]:
-        """Everything that came here, and what became of it: the core's accounts, the bus's, an embedded Logic's."""
+        """Everything that came here, and what became of it: the core's accounts, the UDP port's, the bus's, an embedded
+        Logic's."""
         found = [*books(self.hub), *self.push.books()]
+        if self._quic is not None:
+            found += self._quic.books()
         if self._logic is not None:
             found += self._logic.books()
         if self._own_bus and isinstance(self.bus, CountingBus):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import trio
 
+from gateway.core.books import Account
 from gateway.core.limits import Admission
 from gateway.core.link import Link
 from gateway.transports.quic import link as raw
@@ -78,6 +79,10 @@ class QuicDoor:
         """Let pages of further origins open sessions, as the settings' may."""
         if self.webtransport is not None:
             self.webtransport.allow_origins(origins)
+
+    def books(self) -> list[Account]:
+        """What came over HTTP/3, and what became of it."""
+        return self.webtransport.counts.books() if self.webtransport is not None else []
 
     def _raw(self, peer: QuicPeer) -> PeerHandler:
         return QuicLink(peer, self._serve_link)

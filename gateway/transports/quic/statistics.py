@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from gateway.transports.quic.pump import Pump
@@ -97,6 +97,21 @@ class QuicStatistics:
     """Datagrams dropped, by `Drop`."""
 
 
+CODES: Final = 100
+"""Different close codes that are counted apart: ours and HTTP/3's are fifty."""
+OTHER: Final = -1
+"""Stands for all others."""
+
+
+class _Codes(Counter[int]):
+    """Counts by code; a client may close with any of 2^62, so that only so many are told apart."""
+
+    def __setitem__(self, code: int, count: int) -> None:
+        if code not in self and len(self) >= CODES:
+            code, count = OTHER, self[OTHER] + 1
+        super().__setitem__(code, count)
+
+
 class Counts:
     """The counters as they run."""
 
@@ -118,7 +133,7 @@ class Counts:
     def __init__(self) -> None:
         self.accepted = self.completed = self.expired = self.resumed = self.retries = 0
         self.version_negotiations = self.resets = self.refusals = self.migrations = self.failures = 0
-        self.closed: Counter[int] = Counter()
+        self.closed: Counter[int] = _Codes()
         self.dropped: Counter[Drop] = Counter()
 
 

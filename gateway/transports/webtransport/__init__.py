@@ -5,5 +5,6 @@ link        a session as a `LanedLink`
 session     one session: its streams and datagrams, before and after it is accepted
 http3       one connection: requests, datagrams, whose the streams are, how it ends; knows no lane
 kinds       what one stream can be: opening, control, request, one of the session's
+counts      what came, and what became of it
 request     what a CONNECT must be, and what every request is answered
 """

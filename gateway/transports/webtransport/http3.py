@@ -36,6 +36,7 @@ from gateway.protocol.http3 import (
 )
 from gateway.protocol.qpack import decode_headers, encode_headers
 from gateway.transports.quic.peer import QuicPeer
+from gateway.transports.webtransport.counts import WebTransportCounts
 from gateway.transports.webtransport.kinds import MAX_HEADERS, Opening, SessionStream, Unwanted
 from gateway.transports.webtransport.request import Answer, MalformedRequest, WebTransportRules, judge
 from gateway.transports.webtransport.session import Session
@@ -93,6 +94,7 @@ class Http3:
 
     __slots__ = (
         "_asked",
+        "_counts",
         "_critical",
         "_failed",
         "_host",
@@ -104,11 +106,12 @@ class Http3:
         "settings",
     )
 
-    def __init__(self, peer: QuicPeer, rules: WebTransportRules, host: SessionHost) -> None:
+    def __init__(self, peer: QuicPeer, rules: WebTransportRules, host: SessionHost, counts: WebTransportCounts) -> None:
         self._peer = peer
         self._rules = rules
         self._host = host
-        self.session = Session(peer)
+        self._counts = counts
+        self.session = Session(peer, counts)
         self.settings: dict[int, int] | None = None
         """The client's, once they have come."""
         self._streams: dict[int, Unwanted] = {}
@@ -171,6 +174,7 @@ class Http3:
     def _over(self, reason: str) -> None:
         if not self._failed:
             self._failed = True
+            self._give_up()
             self.session.end()
             self._streams.clear()
             self._host.lost(reason)
@@ -232,8 +236,9 @@ class Http3:
         if session_id & 3:
             raise H3Failure(H3Code.ID_ERROR, f"stream {session_id} carries no session")
         refusal = self.session.refusal(session_id)
+        self._counts.streams += 1
         if refusal is not None:
-            self.session.rejected += 1
+            self._counts.streams_rejected += 1
             self.refuse(stream_id, refusal)
             return
         self.session.opened(stream_id, session_id, header)
@@ -265,19 +270,25 @@ class Http3:
         quarter = read_varint(data)
         if quarter is None or quarter[0] >= 1 << 60:
             raise H3Failure(H3Code.DATAGRAM_ERROR, "a datagram begins with the quarter of a stream's id")
-        session = self.session
-        if session.datagrams is not None:
-            session.hold_datagram(data)
-        elif not session.over and quarter[0] * 4 == session.id:
-            self._host.datagram(data[quarter[1] :])
+        self._counts.datagrams += 1
+        if self.session.datagrams is not None:
+            self.session.hold_datagram(data)
         else:
-            session.dropped += 1
+            self._route(quarter[0] * 4, data[quarter[1] :])
+
+    def _route(self, session_id: int, data: bytes) -> None:
+        if not self.session.over and session_id == self.session.id:
+            self._counts.datagrams_taken += 1
+            self._host.datagram(data)
+        else:
+            self._counts.datagrams_dropped += 1
 
     def deliver_datagrams(self) -> None:
         """From now on somebody takes datagrams: first what was held."""
-        held, self.session.datagrams = self.session.datagrams or [], None
-        for data in held:
-            self._datagram(data)
+        for data in self.session.take_datagrams():
+            quarter = read_varint(data)
+            if quarter is not None:
+                self._route(quarter[0] * 4, data[quarter[1] :])
 
     # -- requests ----------------------------------------------------------------------------------------------
 
@@ -293,9 +304,12 @@ class Http3:
 
     def requested(self, stream_id: int, block: bytes) -> bool:
         """A request is complete. True: its stream stays, for a session; it is answered when nothing is missing."""
+        headers = decode_headers(block, MAX_HEADERS)
+        self._counts.requests += 1
         try:
-            answer = judge(decode_headers(block, MAX_HEADERS), self._rules)
+            answer = judge(headers, self._rules)
         except MalformedRequest:
+            self._counts.malformed += 1
             self.refuse(stream_id, H3Code.MESSAGE_ERROR)
             return False
         if answer.accepted and (self._asked is not None or self.session.id is not None):
@@ -304,6 +318,7 @@ class Http3:
             return False
         if answer.accepted:
             self._asked = (stream_id, answer)
+            self._counts.waiting += 1
             self.decide()
             return True
         self._answer(stream_id, answer)
@@ -319,12 +334,22 @@ class Http3:
         if self._asked is None or self.session.id is not None or self.settings is None or self._peer.early:
             return
         stream_id, answer = self._asked
+        self._counts.waiting -= 1
+        self._counts.accepted += 1
         self._peer.send(stream_id, frame(FrameType.HEADERS, encode_headers(answer.fields)))
         for stranger in self.session.accept(stream_id):
             self.refuse(stranger, H3Code.BUFFERED_STREAM_REJECTED)
         self._host.established()
 
+    def _give_up(self) -> None:
+        """A CONNECT that waits is of no interest any more."""
+        if self._asked is not None and self.session.id is None:
+            self._asked = None
+            self._counts.waiting -= 1
+            self._counts.given_up += 1
+
     def _answer(self, stream_id: int, answer: Answer) -> None:
+        self._counts.refused[answer.status] += 1
         data = frame(FrameType.HEADERS, encode_headers(answer.fields)) + frame(FrameType.DATA, answer.body)
         self._peer.send(stream_id, data, True)
         self._peer.stop(stream_id, H3Code.NO_ERROR)  # whatever the body is, it changes nothing
@@ -334,7 +359,7 @@ class Http3:
         """The stream of the request that may be the session has ended or was reset."""
         if self._asked is not None and self._asked[0] == stream_id:
             if self.session.id is None:
-                self._asked = None
+                self._give_up()
             else:
                 self.part(0, "the client ended its CONNECT")
 

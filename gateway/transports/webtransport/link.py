@@ -16,6 +16,7 @@ from gateway.core.link import Lane, LanedReceiver, Link, LinkClosed, OutgoingStr
 from gateway.protocol.http3 import H3Code
 from gateway.transports.quic.peer import QuicPeer
 from gateway.transports.quic.streams import LaneStreams
+from gateway.transports.webtransport.counts import WebTransportCounts
 from gateway.transports.webtransport.http3 import Http3
 from gateway.transports.webtransport.request import Answer, WebTransportRules
 
@@ -40,14 +41,16 @@ class WebTransportLink:
     ticket = ""
     """Not told: it would bind early data to a session, and nothing is taken early here."""
 
-    def __init__(self, peer: QuicPeer, rules: WebTransportRules, serve: Callable[[Link], None]) -> None:
+    def __init__(
+        self, peer: QuicPeer, rules: WebTransportRules, serve: Callable[[Link], None], counts: WebTransportCounts
+    ) -> None:
         """`serve(link)` is called once, when the handshake is complete; it must not wait."""
         self.address = peer.address
         self.told: tuple[int, str] | None = None
         """Code and reason with which the client ended the session; code 0 when it gave none."""
         self.leaving = False
         """Whether the client said that it will leave (DRAIN_SESSION)."""
-        self.http3 = Http3(peer, rules, self)
+        self.http3 = Http3(peer, rules, self, counts)
         self._peer = peer
         self._serve: Callable[[Link], None] | None = serve
         self._deadline = peer.began + OPENING

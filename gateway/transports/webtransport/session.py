@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from gateway.core.link import LinkClosed, StreamSink
 from gateway.protocol.http3 import Capsule, FrameType, H3Code, StreamType, close_capsule, frame, from_h3, to_h3, varint
 from gateway.transports.quic.peer import QuicPeer
+from gateway.transports.webtransport.counts import WebTransportCounts
 
 HELD_STREAMS: Final = 16
 """Streams held until the session can take them (the draft's section 4.6): a client that does not wait for the answer
@@ -41,16 +42,16 @@ class Session:
         "_own",
         "_peer",
         "_sink",
+        "counts",
         "datagrams",
-        "dropped",
         "headers",
         "id",
         "over",
-        "rejected",
     )
 
-    def __init__(self, peer: QuicPeer) -> None:
+    def __init__(self, peer: QuicPeer, counts: WebTransportCounts) -> None:
         self._peer = peer
+        self.counts = counts
         self.id: int | None = None
         """The stream of its CONNECT, once that was accepted."""
         self.over = False
@@ -58,8 +59,6 @@ class Session:
         """Bytes of WebTransport's own in front of each stream that the peer is sending: credit counts them, too."""
         self.datagrams: list[bytes] | None = []
         """Held until somebody takes them, each with its session's quarter stream id still on it; None from then on."""
-        self.rejected = 0
-        self.dropped = 0
         self._sink: SessionSink | None = None
         self._held: dict[int, _Held] = {}
         self._held_bytes = 0
@@ -83,6 +82,9 @@ class Session:
         self.headers[stream_id] = header
         if self._sink is None:
             self._held[stream_id] = _Held(session_id)
+            self.counts.streams_held += 1
+        else:
+            self.counts.streams_taken += 1
 
     def received(self, stream_id: int, data: bytes, end: bool) -> bool:
         """The next bytes of a stream. False: there is no room to hold them, and it is forgotten here."""
@@ -105,8 +107,8 @@ class Session:
         if held is None:
             return True
         if self._held_bytes + len(data) > HELD_BYTES:
-            self.rejected += 1
             self._let_go(stream_id)
+            self.counts.streams_rejected += 1
             return False
         self._held_bytes += len(data)
         held.data += data
@@ -121,8 +123,8 @@ class Session:
             own.reset(from_h3(code) or 0)
         elif self._sink is not None:
             self._sink.was_reset(stream_id, from_h3(code) or 0)
-        else:
-            self._let_go(stream_id)
+        elif self._let_go(stream_id):
+            self.counts.streams_ended += 1
 
     def was_stopped(self, stream_id: int, code: int) -> None:
         """The peer takes no more on a stream."""
@@ -133,6 +135,8 @@ class Session:
         """From now on somebody takes the streams: first what was held, in the order in which the streams came."""
         self._sink = sink
         held, self._held, self._held_bytes = self._held, {}, 0
+        self.counts.streams_held -= len(held)
+        self.counts.streams_taken += len(held)
         for stream_id, each in held.items():
             self.received(stream_id, bytes(each.data), each.end)
 
@@ -142,6 +146,7 @@ class Session:
         strangers = [stream_id for stream_id, held in self._held.items() if held.session_id != session_id]
         for stream_id in strangers:
             self._let_go(stream_id)
+        self.counts.streams_rejected += len(strangers)
         return strangers
 
     def end(self) -> list[int]:
@@ -152,23 +157,36 @@ class Session:
         for sink in own.values():
             sink.reset(0)
         self.headers.clear()
+        self.counts.streams_held -= len(self._held)
+        self.counts.streams_ended += len(self._held)
         self._held.clear()
         self._held_bytes = 0
-        self.datagrams = None
+        self.counts.datagrams_dropped += len(self.take_datagrams())
         return left
 
     def hold_datagram(self, data: bytes) -> None:
         """Keep a datagram that came before anybody takes it, or drop it."""
         if self.datagrams is None or len(self.datagrams) >= HELD_DATAGRAMS:
-            self.dropped += 1
+            self.counts.datagrams_dropped += 1
         else:
+            self.counts.datagrams_held += 1
             self.datagrams.append(data)
 
-    def _let_go(self, stream_id: int) -> None:
+    def take_datagrams(self) -> list[bytes]:
+        """What was held; from now on nothing is."""
+        held, self.datagrams = self.datagrams or [], None
+        self.counts.datagrams_held -= len(held)
+        return held
+
+    def _let_go(self, stream_id: int) -> bool:
+        """Whether it was held."""
         held = self._held.pop(stream_id, None)
         self.headers.pop(stream_id, None)
-        if held is not None:
-            self._held_bytes -= len(held.data)
+        if held is None:
+            return False
+        self._held_bytes -= len(held.data)
+        self.counts.streams_held -= 1
+        return True
 
     # -- what we send ------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from weakref import WeakSet
 from gateway.core.link import Link
 from gateway.transports.quic.peer import PeerHandler, QuicPeer
 from gateway.transports.settings_webtransport import WebTransportSettings
+from gateway.transports.webtransport.counts import WebTransportCounts
 from gateway.transports.webtransport.link import WebTransportLink
 from gateway.transports.webtransport.request import WebTransportRules
 
@@ -25,13 +26,14 @@ class WebTransport:
     def __init__(self, settings: WebTransportSettings, origins: Iterable[str] = ()) -> None:
         """`origins`: the WebSocket listener's, which count while the settings have none of their own."""
         self.rules = WebTransportRules(settings, origins)
+        self.counts = WebTransportCounts()
         self._links: WeakSet[WebTransportLink] = WeakSet()
 
     def handler(self, serve: Callable[[Link], None]) -> Callable[[QuicPeer], PeerHandler]:
         """For an endpoint: what makes a connection's handler. `serve(link)` begins to serve and does not wait."""
 
         def begin(peer: QuicPeer) -> PeerHandler:
-            link = WebTransportLink(peer, self.rules, serve)
+            link = WebTransportLink(peer, self.rules, serve, self.counts)
             self._links.add(link)
             link.http3.start()
             return link.http3

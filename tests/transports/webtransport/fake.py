@@ -17,6 +17,7 @@ from gateway.protocol.http3 import FrameType, Manner, Reader, StreamType, frame,
 from gateway.protocol.qpack import Headers, decode_headers, encode_headers
 from gateway.transports.quic.peer import QuicPeer
 from gateway.transports.settings_webtransport import WebTransportSettings
+from gateway.transports.webtransport.counts import WebTransportCounts
 from gateway.transports.webtransport.http3 import Http3
 from gateway.transports.webtransport.request import Answer, WebTransportRules
 
@@ -141,7 +142,8 @@ class Client:
         self.peer = FakePeer()
         self.host = FakeHost()
         self.rules = rules or WebTransportRules(WebTransportSettings(origins=(ORIGIN,)))
-        self.http3 = Http3(self.peer.quic, self.rules, self.host)
+        self.counts = WebTransportCounts()
+        self.http3 = Http3(self.peer.quic, self.rules, self.host, self.counts)
         self.http3.start()
 
     def say(self, stream_id: int, data: bytes, end: bool = False) -> None:

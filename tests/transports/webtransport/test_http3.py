@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.core.books import Account
 from gateway.protocol.http3 import (
     Capsule,
     FrameType,
@@ -155,7 +156,7 @@ def test_what_is_held_is_bounded_in_streams_bytes_and_datagrams() -> None:
     assert client.http3.session.statistics()["held_bytes"] == HELD_STREAMS - 1
     for _ in range(HELD_DATAGRAMS + 5):
         client.datagram(b"\x00x")
-    assert client.http3.session.dropped == 5
+    assert client.counts.datagrams_dropped == 5
     assert client.peer.closed is None
 
 
@@ -267,7 +268,7 @@ def test_datagrams_carry_the_quarter_of_the_sessions_stream() -> None:
     client.datagram(varint(100) + b"seen")
     client.datagram(varint(0) + b"somebody else's")
     assert client.host.notes[2:] == [b"seen"]
-    assert client.http3.session.dropped == 1
+    assert client.counts.datagrams_dropped == 1
 
 
 # -- the session's end ---------------------------------------------------------------------------------------------
@@ -434,3 +435,49 @@ def test_small_breaches_cost_their_stream_alone() -> None:
     client.say(4, BIDI + b"\x00\x01")
     assert sink.notes == [(4, b"\x01", False)]
     assert client.peer.closed is None
+
+
+# -- counting ------------------------------------------------------------------------------------------------------
+
+
+def ends(account: Account) -> dict[str, int]:
+    assert account.balanced, account
+    return {name: count for name, count in account.became.items() if count}
+
+
+def test_everything_that_came_is_accounted_for() -> None:
+    client = Client()
+    client.shake()
+    client.say(4, BIDI + b"\x00x")
+    client.say(8, BIDI + b"\x04x")
+    client.say(12, BIDI + b"\x00x")
+    client.say(16, BIDI + b"\x00x")
+    client.reset(16, to_h3(0))
+    client.datagram(b"\x00x")
+    client.datagram(b"\x01x")
+    client.connect(0)
+    requests, streams, datagrams = client.counts.books()
+    assert ends(requests) == {"waiting": 1}
+    assert (ends(streams), ends(datagrams)) == ({"held": 3, "ended": 1}, {"held": 2})
+    client.settle()
+    client.connect(20, _path="/")
+    client.connect(24)
+    client.connect(28, _authority="")
+    client.http3.session.deliver(FakeSink())
+    client.http3.deliver_datagrams()
+    client.say(32, BIDI + b"\x00x")
+    client.say(36, BIDI + b"\x08x")
+    client.datagram(b"\x05x")
+    requests, streams, datagrams = client.counts.books()
+    assert ends(requests) == {"accepted": 1, "refused_404": 1, "refused_429": 1, "malformed": 1}
+    assert (ends(streams), ends(datagrams)) == ({"taken": 3, "rejected": 2, "ended": 1}, {"taken": 1, "dropped": 2})
+
+
+def test_what_was_held_when_the_connection_ended_is_accounted_for() -> None:
+    client = Client()
+    client.say(4, BIDI + b"\x00x")
+    client.datagram(b"\x00x")
+    client.connect(0)
+    client.http3.ended(0, "gone")
+    requests, streams, datagrams = client.counts.books()
+    assert (ends(requests), ends(streams), ends(datagrams)) == ({"given_up": 1}, {"ended": 1}, {"dropped": 1})
