@@ -5,8 +5,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 import gateway
+from gateway.config import Config
+from gateway.core.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 LONGEST = 500
@@ -46,13 +49,36 @@ def test_the_public_surface_is_there(name: str) -> None:
 
 def test_the_public_surface_is_pinned() -> None:
     assert sorted(gateway.__all__) == [
+        "BusSettings",
         "Config",
         "ConfigError",
+        "ConsoleSettings",
+        "DrainSettings",
+        "FileSettings",
+        "HeartbeatSettings",
         "Incoming",
+        "JwtSettings",
+        "KeySettings",
+        "LimitSettings",
+        "LogSettings",
+        "LogicSettings",
+        "LoginPolicy",
+        "LoginSettings",
+        "NatsSettings",
+        "NatsTlsSettings",
         "Node",
+        "QuicSettings",
+        "RedisSettings",
+        "RedisTlsSettings",
         "Refused",
+        "TcpSettings",
+        "TlsSettings",
+        "WebSocketSettings",
+        "WebTransportSettings",
         "__version__",
         "open_node",
     ]
+    sections = {type(value).__name__ for value in structs.asdict(Config()).values() if isinstance(value, Settings)}
+    assert {*sections, "RedisSettings"} <= {*gateway.__all__}
     with pytest.raises(AttributeError, match="no attribute 'Gateway'"):
         _ = gateway.Gateway  # type: ignore[attr-defined]

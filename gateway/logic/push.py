@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+import msgspec
+
 from gateway._framing import build_downstream
 from gateway.core.books import Account
 from gateway.core.ports import Bus, Location, LocationStore, StoreUnavailable
@@ -15,7 +17,7 @@ from gateway.logic.rerouting import Again, newer
 from gateway.logic.statistics import Tally, downstreams
 from gateway.protocol.codes import Code
 from gateway.protocol.envelopes import EventKind, UserEvent
-from gateway.protocol.messages import Message, packet, type_of
+from gateway.protocol.messages import ChatMessage, Message, MessageAck, packet, type_of
 from gateway.protocol.subjects import Subjects
 from gateway.protocol.types import Action, MsgType
 
@@ -44,8 +46,7 @@ class Push:
             ValueError: a message that the schema cannot hold or the bus cannot carry.
         """
         places = await self._places(user_id, device_id, platform)
-        body = packet(message, timestamp=now_ms())
-        return self._to_places(user_id, places, Action.DELIVER, 0, type_of(message), body)
+        return self._to_places(user_id, places, Action.DELIVER, 0, type_of(message), _built(message))
 
     async def kick(
         self, user_id: int, code: int = Code.KICKED_BY_ADMIN, *, device_id: str = "", platform: str = ""
@@ -63,12 +64,11 @@ class Push:
         Raises:
             ValueError: a node id that is no name, or a message that the schema cannot hold.
         """
-        return self.to_connection(node_id, user_id, conn_id, type_of(message), packet(message, timestamp=now_ms()))
+        return self.to_connection(node_id, user_id, conn_id, type_of(message), _built(message))
 
     def everyone(self, message: Message) -> bool:
         """Send one message to every authenticated connection of every node. ValueError as above."""
-        body = packet(message, timestamp=now_ms())
-        down = build_downstream(0, (), "", "", 0, Action.DELIVER, 0, type_of(message), body, 0)
+        down = build_downstream(0, (), "", "", 0, Action.DELIVER, 0, type_of(message), _built(message), 0)
         return self._counted(self._broadcasts, self._subjects.broadcast, down)
 
     def event(self, user_id: int, kind: str, data: bytes = b"") -> bool:
@@ -142,6 +142,14 @@ class Push:
         finally:
             tally.add(outcome)
         return published
+
+
+def _built(message: Message) -> bytes:
+    """The packet; what says no time of its own (0) is said now, or clients would show it as of 1970."""
+    now = now_ms()
+    if isinstance(message, ChatMessage | MessageAck) and not message.timestamp:
+        message = msgspec.structs.replace(message, timestamp=now)
+    return packet(message, timestamp=now)
 
 
 def now_ms() -> int:

@@ -421,3 +421,16 @@ async def test_without_the_store_what_missed_its_user_is_left_to_the_sync(
 
 async def nothing(incoming: Incoming) -> None:
     """A Logic that has nothing to say."""
+
+
+async def test_what_says_no_time_is_said_now(autojump_clock: Clock) -> None:
+    async with scene() as stage:
+        peer = await stage.world.seated(1002)
+        push = stage.backend.push
+        before = stage.world.hub.wall_ms()
+        await push(1002, chat("m-now"))
+        assert push.everyone(chat("m-all"))
+        await push(1002, ChatMessage(msg_id="m-then", to_user=1002, timestamp=17))
+        times = [(await peer.receive(ChatMessage)).timestamp for _ in range(3)]
+        assert before <= times[0] <= times[1]
+        assert times[2] == 17
