@@ -110,14 +110,14 @@ class Pump:
         """Say goodbye with a code and end; to our own side it was `failure`."""
         if self.failure is None and self._socket is not None:
             self.engine.close(error_code=code, reason_phrase=reason)
-            self._transmit()
+            self._transmit(copies=2)  # nobody repeats it when it is lost, and the server would wait for long
         self.end(failure or TransportFailed(reason or "closed"))
 
     def fail(self, code: int, failure: TransportFailed) -> None:
         """End for this reason, told to the server as an error of the transport (a TLS alert, say)."""
         if self.failure is None:
             self.engine.close(error_code=code, frame_type=0)
-            self._transmit()
+            self._transmit(copies=2)
             self.end(failure)
 
     def rebind(self, local: tuple[str, int] | None = None) -> None:
@@ -270,10 +270,10 @@ class Pump:
             self.end(_reason(*self.engine.over))
         self.changed.ring()
 
-    def _transmit(self) -> None:
+    def _transmit(self, copies: int = 1) -> None:
         """Hand packets to the system; what it does not take is lost on the way, as far as QUIC knows."""
         now = trio.current_time()
-        for data, address in self.engine.datagrams_to_send(now):
+        for data, address in self.engine.datagrams_to_send(now) * copies:
             own = self._socket
             if address != self._address or own is None or own not in self._sockets:
                 continue

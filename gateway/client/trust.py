@@ -35,7 +35,8 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def verified(self) -> bool:
         """Whether authorities decide; else a pin does, or nobody."""
-        return not self.insecure and not self.certificate_sha256
+        lax = self.context is not None and self.context.verify_mode is ssl.CERT_NONE
+        return not self.insecure and not self.certificate_sha256 and not lax
 
     def check(self, certificate: bytes) -> None:
         """Compare a certificate (DER) with the pins, if there are any.
@@ -53,7 +54,7 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             OSError: `ca_file` cannot be read, or is no certificate.
         """
-        if self.context is not None and self.verified:
+        if self.context is not None and not self.insecure and not self.certificate_sha256:
             return self.context
         context = ssl.create_default_context(cafile=self.ca_file or None)
         if not self.verified:
@@ -65,9 +66,9 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True):
         """For QUIC: a file, a folder and PEM text of authorities, as far as each is there."""
         if self.ca_file:
             return self.ca_file, None, None
-        if self.context is not None:
-            loaded = self.context.get_ca_certs(binary_form=True)
+        if self.context is not None and (loaded := self.context.get_ca_certs(binary_form=True)):
             return None, None, "".join(map(ssl.DER_cert_to_PEM_cert, loaded)).encode()
+        # A context that has loaded none reads the system's folder when it needs one of them: so do we.
         paths = ssl.get_default_verify_paths()
         file = paths.cafile if paths.cafile and os.path.exists(paths.cafile) else None
         folder = paths.capath if paths.capath and os.path.isdir(paths.capath) else None

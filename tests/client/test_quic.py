@@ -5,17 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import ssl
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from gateway.client import (
-    Client,
     ClientSettings,
     MemoryTickets,
     Refused,
@@ -27,74 +24,17 @@ from gateway.client import (
     Unreachable,
     connect,
 )
-from gateway.client.laned import LanedConnection
-from gateway.client.quic import QuicTransport
-from gateway.client.quic_engine import STREAM_WINDOW
-from gateway.client.transport import IncomingStream, StreamRefused
 from gateway.protocol import messages
-from gateway.protocol.codes import Code
 from gateway.protocol.messages import (
-    AuthRequest,
-    AuthResponse,
     ChatMessage,
     MessageAck,
-    SyncRequest,
-    SyncResponse,
     decode,
 )
 from gateway.protocol.types import AckStatus, Lane, MsgType
+from tests.client.quic_world import SETTINGS, USER, log_in, online, store, transport_of, welcome
 from tests.client.server import chat, next_notice, take
 from tests.support.node import client_tls
-from tests.support.quic_server import QuicServer, ServerPeer, serving
-
-USER = 1001
-SETTINGS = ClientSettings(backoff_base=0.01, start_timeout=5, close_timeout=1)
-
-
-async def welcome(server: QuicServer, stored: tuple[ChatMessage, ...] = (), **answer: Any) -> ServerPeer:
-    """The next connection, logged in and caught up."""
-    peer = await server.accept()
-    await log_in(peer, stored, **answer)
-    return peer
-
-
-async def log_in(peer: ServerPeer, stored: tuple[ChatMessage, ...] = (), **answer: Any) -> AuthRequest:
-    request, seq = await peer.expect(AuthRequest)
-    defaults: dict[str, Any] = {"user_id": USER, "node_id": "n1", "max_frame": 65_536, "resume_ticket": "again"}
-    peer.send(AuthResponse(**(defaults | answer)), seq=seq)
-    _, seq = await peer.expect(SyncRequest)
-    peer.send(SyncResponse(messages=stored, next_cursor=stored[-1].server_seq if stored else 0), seq=seq)
-    return request
-
-
-@asynccontextmanager
-async def online(server: QuicServer, **options: Any) -> AsyncIterator[tuple[Client, ServerPeer]]:
-    peers: list[ServerPeer] = []
-
-    async def accept() -> None:
-        peers.append(await welcome(server))
-
-    defaults: dict[str, Any] = {"trust": Trust(insecure=True), "settings": SETTINGS}
-    url = options.pop("url", server.url)
-    with trio.fail_after(20):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(accept)
-            async with connect(url, token="t", device_id="d1", **(defaults | options)) as client:
-                while not peers:
-                    await trio.lowlevel.checkpoint()
-                yield client, peers[0]
-
-
-def store(peer: ServerPeer, message: ChatMessage, seq: int, server_seq: int = 1) -> None:
-    ack = MessageAck(msg_id=message.msg_id, status=AckStatus.STORED, server_seq=server_seq)
-    peer.send(ack, lane=Lane.MESSAGE, seq=seq)
-
-
-def transport_of(client: Client) -> QuicTransport:
-    connection = client._upkeep.connection
-    assert isinstance(connection, LanedConnection)
-    assert isinstance(connection.lanes, QuicTransport)
-    return connection.lanes
+from tests.support.quic_server import serving
 
 
 async def test_each_kind_of_frame_has_its_lane() -> None:
@@ -180,6 +120,25 @@ async def test_who_does_not_speak_our_protocol_is_told_so_once() -> None:
         with trio.fail_after(10), pytest.raises(Unreachable, match="does not speak this protocol"):
             async with connect(server.url, token="t", device_id="d", trust=Trust(insecure=True), settings=SETTINGS):
                 pass
+
+
+async def test_a_context_that_verifies_nothing_does_so_on_quic_too() -> None:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    async with serving() as server, online(server, trust=Trust(context=context)):
+        pass
+
+
+def test_what_an_ssl_context_becomes() -> None:
+    context = ssl.create_default_context()
+    assert Trust(context=context).ssl_context() is context
+    assert Trust(context=context).verified
+    for trust in (Trust(context=context, insecure=True), Trust(context=context, certificate_sha256=("0" * 64,))):
+        assert trust.ssl_context().verify_mode is ssl.CERT_NONE
+        assert not trust.verified
+    assert Trust(context=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)).authorities() == Trust().authorities()
+    assert len({Trust().key, Trust(insecure=True).key, Trust(ca_file="a").key, Trust(context=context).key}) == 4
 
 
 def test_a_pin_that_is_none() -> None:
@@ -295,6 +254,43 @@ async def test_a_socket_that_fails_is_replaced() -> None:
         assert len(peer.addresses) == 2
 
 
+async def test_a_silent_server_is_asked_from_another_address() -> None:
+    async with serving() as server, online(server) as (client, peer):
+        pump = transport_of(client)._pump
+        before = pump.local
+        server.deaf = True
+        await client.send("hello", to_user=1002, wait=None)
+        while pump.engine.probes < 3:
+            await trio.sleep(0.01)
+        assert pump.local == before
+        pump._heard_at -= 10  # a long silence
+        pump._watch(trio.current_time())
+        assert pump.local != before
+        moved = pump.local
+        pump._watch(trio.current_time())
+        assert pump.local == moved  # not again at once
+        server.deaf = False
+        await peer.expect(ChatMessage, Lane.MESSAGE)
+        assert client.statistics().logins == 1
+
+
+async def test_a_port_that_was_closed_for_a_second_ends_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving() as server, online(server) as (client, _):
+        pump = transport_of(client)._pump
+        refused = OSError(errno.ECONNREFUSED, "refused")
+        assert pump._socket is not None
+        now = trio.current_time()
+        for passed in (0.0, 0.5, 0.9):
+            pump._trouble(refused, pump._socket, now + passed)
+            assert pump.failure is None
+        pump._trouble(OSError(errno.EMSGSIZE, "too long"), pump._socket, now + 5)
+        assert pump.failure is None
+        pump._trouble(refused, pump._socket, now + 1.1)
+        assert "nobody answers" in str(pump.failure)
+        await welcome(server)
+        assert client.statistics().logins == 2
+
+
 async def test_a_link_of_one_lane_cannot_move() -> None:
     async with serving() as server, online(server) as (client, _):
         client._upkeep.connection = None
@@ -369,103 +365,3 @@ async def test_a_heartbeat_goes_by_datagram_and_by_control_when_that_is_lost() -
         await peer.until(lambda: peer.beats[Lane.CONTROL] >= 2)
         assert client.statistics().logins == 1
         assert client.statistics().round_trip > 0
-
-
-# -- ephemeral streams -------------------------------------------------------------------------------------
-
-
-async def test_streams_both_ways_beside_a_conversation() -> None:
-    async with serving() as server, online(server) as (client, peer):
-        taken: dict[int, bytes] = {}
-
-        async def take_stream(stream: IncomingStream) -> None:
-            data = b""
-            while part := await stream.receive_some():
-                data += part
-            taken[len(taken)] = data
-
-        client._journal.take_stream = take_stream
-        out = transport_of(client).open_stream()
-        picture = bytes(range(256)) * 4000
-        async with trio.open_nursery() as nursery:
-
-            async def send() -> None:
-                for at in range(0, len(picture), 60_000):
-                    await out.send_all(picture[at : at + 60_000])
-                await out.finish()
-
-            nursery.start_soon(send)
-            peer.send_stream(picture)
-            await peer.until(lambda: peer.ended)
-        assert [bytes(each) for each in peer.streams.values()] == [picture]
-        while not taken:
-            await trio.sleep(0.01)
-        assert taken == {0: picture}
-
-
-async def test_a_stream_nobody_takes_is_refused() -> None:
-    async with serving() as server, online(server) as (_, peer):
-        stream_id = peer.send_stream(b"x" * 1000, end=False)
-        await peer.until(lambda: peer.quic._streams[stream_id].sender._reset_error_code)
-        assert peer.quic._streams[stream_id].sender._reset_error_code == Code.TOO_MANY_STREAMS
-
-
-async def test_a_stream_that_is_stopped_or_reset_is_refused_and_the_link_goes_on() -> None:
-    async with serving() as server, online(server) as (client, peer):
-        out = transport_of(client).open_stream()
-        await out.send_all(b"abc")
-        await peer.until(lambda: peer.streams)
-        peer.quic.stop_stream(next(iter(peer.streams)), 4304)
-        server.transmit(peer)
-        with pytest.raises(StreamRefused) as caught:
-            await out.finish()
-        assert caught.value.code == 4304
-        failures: list[StreamRefused] = []
-
-        async def take_stream(stream: IncomingStream) -> None:
-            try:
-                while await stream.receive_some():
-                    pass
-            except StreamRefused as refused:
-                failures.append(refused)
-                raise
-
-        client._journal.take_stream = take_stream
-        stream_id = peer.send_stream(b"half", end=False)
-        peer.quic.reset_stream(stream_id, 4402)
-        server.transmit(peer)
-        again = transport_of(client).open_stream()
-        await again.send_all(b"abc")
-        again.reset(4000)
-        again.reset(4001)
-        await peer.until(lambda: 4000 in peer.resets.values())
-        assert 4001 not in peer.resets.values()
-        while not failures:
-            await trio.sleep(0.01)
-        assert failures[0].code == 4402
-        assert client.statistics().logins == 1
-
-
-async def test_a_server_gets_no_credit_for_what_is_not_taken() -> None:
-    async with serving() as server, online(server) as (client, peer):
-        go = trio.Event()
-        total = 0
-
-        async def take_stream(stream: IncomingStream) -> None:
-            nonlocal total
-            await go.wait()
-            while part := await stream.receive_some():
-                total += len(part)
-
-        client._journal.take_stream = take_stream
-        size = 3 * STREAM_WINDOW
-        stream_id = peer.send_stream(bytes(size))
-        sender = peer.quic._streams[stream_id].sender
-        await peer.until(lambda: sender.highest_offset >= STREAM_WINDOW)
-        peer.send(chat(1), lane=Lane.MESSAGE)
-        await take(client, 1)  # the lane goes on
-        assert sender.highest_offset == STREAM_WINDOW
-        go.set()
-        await peer.until(lambda: sender.is_finished)
-        while total < size:
-            await trio.sleep(0.01)
