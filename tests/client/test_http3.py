@@ -23,7 +23,8 @@ from gateway.protocol.http3 import (
 from gateway.protocol.qpack import decode_headers, encode_headers
 
 CONTROL, ENCODER, SESSION_STREAM = 3, 7, 15
-SETTINGS = {Setting.ENABLE_CONNECT_PROTOCOL: 1, Setting.H3_DATAGRAM: 1, Setting.WEBTRANSPORT_DRAFT02: 1}
+SETTINGS: dict[int, int] = {Setting.ENABLE_CONNECT_PROTOCOL: 1, Setting.H3_DATAGRAM: 1, Setting.WEBTRANSPORT_DRAFT02: 1}
+Act = Callable[[Http3Client], object]
 
 
 class Wire:
@@ -145,16 +146,19 @@ def test_the_server_ends_the_session(cut: int) -> None:
     assert client.parting == (4202, "out")
 
 
-def test_an_end_without_words() -> None:
-    for end in (
+@pytest.mark.parametrize(
+    "end",
+    [
         lambda client: client.connect_received(b"", True),
         lambda client: client.was_reset(client.session_id),
         lambda client: client.was_stopped(),
-    ):
-        client, _ = answered()
-        end(client)
-        assert client.parting is not None
-        assert client.parting[0] == 0
+    ],
+)
+def test_an_end_without_words(end: Act) -> None:
+    client, _ = answered()
+    end(client)
+    assert client.parting is not None
+    assert client.parting[0] == 0
 
 
 def test_we_end_the_session_once() -> None:
@@ -170,9 +174,6 @@ def test_we_end_the_session_once() -> None:
     client.connect_received(b"", True)
     client.close(4400, "bye")
     assert not wire.ended
-
-
-Act = Callable[[Http3Client], object]
 
 
 @pytest.mark.parametrize(
