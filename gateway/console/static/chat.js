@@ -8,6 +8,7 @@ const TYPING_SHOWN_MS = 4_000;
 const TICKS = { pending: ["…", "waiting"], stored: ["✓", "stored"], delivered: ["✓✓", "delivered"], read: ["✓✓", "read"], failed: ["!", "not sent"] };
 const NAMES = { webtransport: "WebTransport", websocket: "WebSocket" };
 const RANK = { failed: 0, pending: 1, stored: 2, delivered: 3, read: 4 };
+const FILE = 40; // contentType of the message that announces a file (docs/protocol.md, Files)
 const STOPPED = {
   4101: "Your token has expired.",
   4200: "This user was opened in another tab or window of this browser, so this one stopped.",
@@ -22,6 +23,16 @@ const isUser = (value) => /^[1-9][0-9]{0,18}$/.test(value ?? "");
 const isPeer = (value) => /^g?[1-9][0-9]{0,18}$/.test(value ?? "");
 const address = (peer) => (peer.startsWith("g") ? { group: peer.slice(1) } : { to: peer });
 const nameOf = (peer) => (peer.startsWith("g") ? `Group ${peer.slice(1)}` : `User ${peer}`);
+
+/** What the page says of a file, which it does not fetch. */
+function fileText(json) {
+  try {
+    const { name, size } = JSON.parse(json);
+    return `sent a file: ${name} (${size} bytes)`;
+  } catch {
+    return json;
+  }
+}
 
 function element(tag, className, text = "") {
   const made = document.createElement(tag);
@@ -165,7 +176,8 @@ class Chat {
       conversation.divided = true;
       this.#append(peer, element("li", "divider", "While you were away"));
     }
-    const { content, timestamp } = message;
+    const { timestamp } = message;
+    const content = message.contentType === FILE ? fileText(message.content) : message.content;
     const bubble = new Bubble({ mine, content, timestamp, from: String(message.from), status: "stored", showFrom: !mine && message.group });
     if (mine) this.#bubbles.set(message.msgId, bubble);
     this.#append(peer, bubble.node);
