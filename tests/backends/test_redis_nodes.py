@@ -13,6 +13,7 @@ import trio
 from gateway.backends.asyncio_thread import AsyncioThread
 from gateway.backends.memory import MemoryBus
 from gateway.backends.redis_locations import RedisLocationStore
+from gateway.backends.redis_sessions import RedisSessionStore
 from gateway.backends.settings_redis import RedisSettings
 from gateway.core.ports import LoginPolicy
 from gateway.core.settings import LoginSettings
@@ -63,7 +64,10 @@ async def open_on_redis(
     settings.setdefault("login", LoginSettings(backend_timeout=PATIENCE))
     store = RedisLocationStore(RedisSettings(port=port, timeout=timeout), thread)
     async with trio.open_nursery() as nursery:
-        async with open_world(bus=bus, locations=store, node_id=node, logic=False, **settings) as world:
+        sessions = RedisSessionStore(store.servers)
+        async with open_world(
+            bus=bus, locations=store, sessions=sessions, node_id=node, logic=False, **settings
+        ) as world:
             await nursery.start(store.run, world.hub.record)
             yield world
         nursery.cancel_scope.cancel()
@@ -188,12 +192,14 @@ async def test_t37_where_configured_logins_are_admitted_while_it_is_away(
 
 
 class Wire:
-    """A way to the server that can be cut."""
+    """A way to the server that can be cut, or slow."""
 
     def __init__(self, port: int) -> None:
         self._server = port
         self._scopes: set[trio.CancelScope] = set()
         self.cut = False
+        self.delay = 0.0
+        """Seconds by which everything comes later."""
         self.port = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
@@ -213,7 +219,11 @@ class Wire:
             async with near:
                 if self.cut:
                     return
-                async with await trio.open_tcp_stream("127.0.0.1", self._server) as far, trio.open_nursery() as nursery:
+                try:
+                    far = await trio.open_tcp_stream("127.0.0.1", self._server)
+                except OSError:
+                    return  # the server is away
+                async with far, trio.open_nursery() as nursery:
                     nursery.start_soon(self._copy, near, far, scope)
                     nursery.start_soon(self._copy, far, near, scope)
         self._scopes.discard(scope)
@@ -221,6 +231,8 @@ class Wire:
     async def _copy(self, source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope) -> None:
         try:
             async for data in source:
+                if self.delay:
+                    await trio.sleep(self.delay)
                 await sink.send_all(data)
         except trio.BrokenResourceError:
             pass
