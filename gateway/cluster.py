@@ -40,7 +40,7 @@ def check_cluster(config: Config, *, logic: bool = False) -> None:
         )
 
 
-def file_store(config: Config) -> FileStore | None:
+def configured_files(config: Config) -> FileStore | None:
     """Where this node keeps files; None: it takes none."""
     files = config.files
     if not files.enabled:

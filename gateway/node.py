@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from gateway.backends.dev_keys import development_key, issue_token, open_authenticator
-from gateway.cluster import file_store, open_ports, open_store, open_thread, session_stores
+from gateway.cluster import configured_files, open_ports, open_store, open_thread, session_stores
 from gateway.config import Config, ConfigError, check
 from gateway.console.browser import BrowserPage, WebTransportAddress, development_origins
 from gateway.console.server import serve_console
@@ -257,6 +257,7 @@ async def open_node(
     bus: Bus | None = None,
     locations: LocationStore | None = None,
     authenticator: Authenticator | None = None,
+    file_store: FileStore | None = None,
 ) -> AsyncIterator[Node]:
     """Put a node together from its configuration, and from your own parts where you give some.
 
@@ -297,7 +298,7 @@ async def open_node(
             dedup=dedup,
             authenticator=authenticator or open_authenticator(config.auth, config.data_dir),
             logic=logic,
-            file_store=file_store(config),
+            file_store=file_store or configured_files(config),
             token_maker=_token_maker(config) if own_keys else None,
             own_bus=bus is None,
         )

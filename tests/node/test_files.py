@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 import trio
 
+from gateway.backends.memory_files import MemoryFileStore
 from gateway.client import Client, ClientSettings, Delivery, FileFailed, OfferedFile, Receipt, connect, file_of
 from gateway.client.trust import Trust
 from gateway.core.settings_files import FileSettings
@@ -19,6 +20,7 @@ from gateway.logic.settings import STORE_FILE
 from gateway.node import open_node
 from gateway.protocol.codes import Code
 from gateway.protocol.files import CHUNK
+from gateway.protocol.messages import ErrorMessage
 from tests.support.files import ack_of, chunks_of, offer_of
 from tests.support.lossy import LossyPath, Weather
 from tests.support.node import LinkKind, RunningNode, client_tls, open_running, test_config
@@ -288,6 +290,25 @@ async def half_sent(running: RunningNode, content: bytes, name: str) -> None:
     await ack_of(peer, received=20 * CHUNK)
     await peer.hang_up()
     await running.empty()
+
+
+async def test_a_store_of_ones_own_and_none(tmp_path: Path) -> None:
+    source = made(tmp_path, 1000)
+    store = MemoryFileStore()
+    with trio.fail_after(PATIENCE):
+        configured = test_config(tmp_path / "data", "tcp")
+        async with open_node(configured, file_store=store) as node, trio.open_nursery() as nursery:
+            await nursery.start(node.run)
+            async with seated(RunningNode(node, "tcp", nursery), 1001) as alice:
+                await alice.send_file(source, to_user=1002)
+            assert store.size == 1000
+            assert not (tmp_path / "data" / "files").exists()
+            nursery.cancel_scope.cancel()
+        async with open_running(tmp_path / "data", files=FileSettings(enabled=False)) as running:
+            peer = await running.seated(1001)
+            await peer.send(offer_of(b"x"))
+            assert (await peer.receive(ErrorMessage)).code == Code.UNKNOWN_TYPE
+            await peer.hang_up()
 
 
 def test_a_delivery_that_only_claims_to_be_a_file_is_none() -> None:
