@@ -15,54 +15,23 @@ its own header already taken off. What is refused, and how:
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
 from gateway.core.limits import ErrorBudget
-from gateway.core.link import Lane, LanedReceiver, LinkClosed, OutgoingStream, StreamSink
+from gateway.core.link import Lane, LanedReceiver, LinkClosed, OutgoingStream
 from gateway.protocol.codes import Code
+from gateway.transports.quic.ephemeral import HIGH, LOW, Ephemeral, Incoming, Outgoing, Streams
 
-HIGH: Final = 262_144
-"""Bytes of a stream that the peer has not acknowledged, from which on it takes no more: 100 ms at 20 Mbit/s."""
-LOW: Final = 65_536
-"""Bytes at which it takes more again: enough that the wire does not run dry meanwhile."""
 REFUSALS: Final = 60
 """Streams refused in a minute until the connection is closed: each costs two frames and a line of state."""
 INCOMING: Final = 4
 """Ephemeral streams taken from one peer at a time. Their credit comes out of the connection's, and what they hold must
 leave enough for control and messages: `quic.receive_window` is at least this many `quic.stream_window`, and two."""
-OUTGOING: Final = 32
-"""Ephemeral streams open towards one peer, however many it would allow: each may hold `HIGH` bytes."""
-
-
-class Streams(Protocol):
-    """What the lanes stand on: a `QuicPeer`, or one session of WebTransport. Nothing of it raises but `open_stream`."""
-
-    def send(self, stream_id: int, data: bytes, fin: bool = False) -> bool:
-        """Queue bytes; False when the peer stopped the stream or it is gone."""
-
-    def reset(self, stream_id: int, code: int) -> None:
-        """Give up sending on it."""
-
-    def stop(self, stream_id: int, code: int) -> None:
-        """Ask the peer to send no more on it."""
-
-    def manual(self, stream_id: int) -> None:
-        """From now on the peer gets credit on it by `grant` alone."""
-
-    def grant(self, stream_id: int, count: int) -> None:
-        """So many bytes were consumed."""
-
-    def unsent(self, stream_id: int) -> int:
-        """Bytes queued and not acknowledged; 0 for a stream that is gone."""
-
-    def open_stream(self, unidirectional: bool) -> int:
-        """The id of a new stream.
-
-        Raises:
-            LinkClosed: the peer allows none now, or the connection is gone.
-        """
+OUTGOING: Final = 8
+"""Ephemeral streams towards one peer that are open or not all acknowledged, however many it would allow: each may hold
+`HIGH` bytes and a chunk."""
 
 
 class LaneStreams:
@@ -71,7 +40,7 @@ class LaneStreams:
     def __init__(self, streams: Streams, receiver: LanedReceiver) -> None:
         self._streams = streams
         self._receiver = receiver
-        self._in: dict[int, _Incoming] = {}
+        self._in: dict[int, Incoming] = {}
         self._out: dict[int, Outgoing] = {}
         self._lanes: dict[int, _LaneStream] = {}
         """Control and message, by lane."""
@@ -119,7 +88,7 @@ class LaneStreams:
             if each.crowded and self._streams.unsent(each.stream_id) <= LOW:
                 each.crowded = False
                 self._receiver.writable(each.lane)
-        for outgoing in self._out.values():
+        for outgoing in [*self._out.values()]:
             outgoing.look()
         if self._changed is not None:
             self._changed.set()
@@ -210,7 +179,7 @@ class LaneStreams:
 
     # -- assignment ----------------------------------------------------------------------------------------
 
-    def _assigned(self, stream_id: int, data: bytes) -> _Incoming:
+    def _assigned(self, stream_id: int, data: bytes) -> Incoming:
         unidirectional = bool(stream_id & 2)
         if not data:
             return self._refuse(stream_id, Code.MALFORMED_FRAME)
@@ -230,20 +199,20 @@ class LaneStreams:
             self._receiver.lane_opened(lane)
         return stream
 
-    def _ephemeral(self, stream_id: int) -> _Incoming | None:
-        if sum(isinstance(each, _Ephemeral) and each.sink is not None for each in self._in.values()) >= INCOMING:
+    def _ephemeral(self, stream_id: int) -> Incoming | None:
+        if sum(isinstance(each, Ephemeral) and each.sink is not None for each in self._in.values()) >= INCOMING:
             return None
-        stream = _Ephemeral(self._streams, stream_id)
+        stream = Ephemeral(self._streams, stream_id)
         stream.sink = self._receiver.incoming(stream)
         return stream if stream.sink is not None else None
 
-    def _refuse(self, stream_id: int, code: Code) -> _Incoming:
+    def _refuse(self, stream_id: int, code: Code) -> Incoming:
         self._streams.stop(stream_id, code)
         if not stream_id & 2:
             self._streams.reset(stream_id, code)
         if not self._refused.spend(trio.current_time(), REFUSALS):
             self._receiver.close(Code.TOO_MANY_STREAMS, "too many streams were refused")
-        return _Incoming()
+        return Incoming()
 
     def _taken(self, stream: _LaneStream, data: bytes) -> None:
         self._receiver.feed(stream.lane, data)
@@ -266,25 +235,7 @@ class LaneStreams:
         self._receiver.lane_closed(stream.lane)
 
 
-class _Incoming:
-    """What the peer sends on one stream; by itself, one that was refused: whatever still comes is dropped."""
-
-    __slots__ = ()
-
-    def feed(self, data: bytes) -> None:
-        """The next bytes."""
-
-    def end(self) -> None:
-        """There are no more."""
-
-    def reset(self, code: int) -> None:
-        """The peer gave up."""
-
-    def lost(self) -> None:
-        """The connection is gone."""
-
-
-class _LaneStream(_Incoming):
+class _LaneStream(Incoming):
     """The stream of control or of messages: both directions."""
 
     __slots__ = ("_all", "crowded", "lane", "owed", "stream_id")
@@ -316,97 +267,5 @@ class _LaneStream(_Incoming):
         """The peer reads no more here, and what waited for it is gone."""
         if self.lane == Lane.MESSAGE:
             self._all._streams.stop(self.stream_id, Code.OK)
-            self._all._in[self.stream_id] = _Incoming()
+            self._all._in[self.stream_id] = Incoming()
         self._all._closed(self, stopped=True)
-
-
-class _Ephemeral(_Incoming):
-    """A stream that a sink takes; an `IncomingStream`."""
-
-    __slots__ = ("_stream_id", "_streams", "sink")
-
-    def __init__(self, streams: Streams, stream_id: int) -> None:
-        self._streams = streams
-        self._stream_id = stream_id
-        self.sink: StreamSink | None = None
-
-    def grant(self, count: int) -> None:
-        """So many bytes were dealt with; also behind the end, until all of them were: they count as held till then."""
-        self._streams.grant(self._stream_id, count)
-
-    def stop(self, code: int) -> None:
-        """Read no more of it."""
-        if self.sink is not None:
-            self.sink = None
-            self._streams.stop(self._stream_id, code)
-
-    def feed(self, data: bytes) -> None:
-        if self.sink is not None:
-            self.sink.feed(data)
-
-    def end(self) -> None:
-        sink, self.sink = self.sink, None
-        if sink is not None:
-            sink.end()
-
-    def reset(self, code: int) -> None:
-        sink, self.sink = self.sink, None
-        if sink is not None:
-            sink.reset(code)
-
-    def lost(self) -> None:
-        self.reset(Code.OK)
-
-
-class Outgoing:
-    """An ephemeral stream towards the peer: an `OutgoingStream`, whose `send` waits for room."""
-
-    __slots__ = ("_among", "_gone", "_room", "_stream_id", "_streams")
-
-    def __init__(self, streams: Streams, stream_id: int, among: dict[int, Outgoing]) -> None:
-        self._streams = streams
-        self._stream_id = stream_id
-        self._among = among
-        self._gone = ""
-        self._room: trio.Event | None = None
-
-    async def send(self, data: bytes) -> None:
-        """Hand over bytes and wait until there is room for more.
-
-        Raises:
-            LinkClosed: the link is gone, or the peer stopped this stream.
-        """
-        await trio.lowlevel.checkpoint()
-        if not self._gone and not self._streams.send(self._stream_id, data):
-            self.gone("the stream is gone")
-        while not self._gone and self._streams.unsent(self._stream_id) > HIGH:
-            self._room = trio.Event()
-            await self._room.wait()
-        if self._gone:
-            raise LinkClosed(self._gone)
-
-    def finish(self) -> None:
-        """That was all of it."""
-        if not self._gone:
-            self._streams.send(self._stream_id, b"", True)
-            self.gone("finished")
-
-    def reset(self, code: int) -> None:
-        """Give up; idempotent."""
-        if not self._gone:
-            self._streams.reset(self._stream_id, code)
-            self.gone("reset")
-
-    def look(self) -> None:
-        """Let `send` go on when there is room."""
-        if self._room is not None and self._streams.unsent(self._stream_id) <= LOW:
-            self._room.set()
-            self._room = None
-
-    def gone(self, reason: str) -> None:
-        """Nothing can be sent any more."""
-        self._gone = reason
-        self._among.pop(self._stream_id, None)
-        if self._room is not None:
-            self._room.set()
-            self._room = None

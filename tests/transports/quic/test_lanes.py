@@ -8,7 +8,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from gateway.core.link import Lane, LinkClosed
 from gateway.protocol.codes import Code
-from gateway.transports.quic.streams import HIGH, INCOMING, OUTGOING, REFUSALS, LaneStreams
+from gateway.transports.quic.ephemeral import HIGH
+from gateway.transports.quic.streams import INCOMING, OUTGOING, REFUSALS, LaneStreams
 from tests.transports.quic.fake import Ear, FakePeer
 
 CONTROL, MESSAGE, FILE = 0, 4, 2
@@ -275,7 +276,22 @@ async def test_a_stream_of_ours_waits_for_room(lanes: Lanes, nursery: trio.Nurse
     stream.reset(1)
     assert lanes.peer.finished == {stream_id}
     assert not lanes.peer.resets
+
+
+async def test_a_finished_stream_counts_until_the_peer_has_it(lanes: Lanes) -> None:
+    """Else a peer that acknowledges nothing could have us keep file after file."""
+    for _ in range(OUTGOING):
+        stream = lanes.streams.open_stream()
+        await stream.send(b"a small file")
+        stream.finish()
+    lanes.streams.pumped()
+    with pytest.raises(LinkClosed, match="too many"):
+        lanes.streams.open_stream()
+    for stream_id in lanes.peer.sent:
+        lanes.peer.take(stream_id)
+    lanes.streams.pumped()
     assert lanes.streams.statistics()["outgoing"] == 0
+    lanes.streams.open_stream()
 
 
 @pytest.mark.parametrize("how", ["stopped", "link"])
@@ -311,7 +327,7 @@ async def test_streams_of_ours_are_bounded(lanes: Lanes) -> None:
     assert list(lanes.peer.resets.values()) == [9]
     lanes.streams.open_stream()
     lanes.peer.allowed = lanes.peer.opened
-    streams[1].finish()
+    streams[1].reset(9)
     with pytest.raises(LinkClosed, match="allows no further"):
         lanes.streams.open_stream()
 

@@ -17,8 +17,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from gateway.core.link import Lane, Link, LinkClosed
 from gateway.core.refusal import turn_away
 from gateway.protocol.codes import Code
+from gateway.transports.quic.ephemeral import HIGH
 from gateway.transports.quic.link import LONGEST_REASON, QuicLink
-from gateway.transports.quic.streams import HIGH
 from tests.transports.quic.fake import Ear, FakePeer
 
 COMPLETE = HandshakeCompleted(alpn_protocol="im-access", early_data_accepted=False, session_resumed=False)
