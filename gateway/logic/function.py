@@ -173,6 +173,8 @@ class FunctionLogic:
             self._bus.subscribe(self._subjects.upstream, self._receive, queue=LOGIC_QUEUE),
             self._bus.subscribe(self._subjects.undelivered, self._undelivered, queue=LOGIC_QUEUE),
         ]
+        if self._stream is not None:
+            self._consumption = self._stream.consume(self._subjects.durable, self._take, group=LOGIC_QUEUE)
         try:
             async with trio.open_nursery() as nursery:
                 for _, lane in self._lanes:
@@ -181,12 +183,16 @@ class FunctionLogic:
                 task_status.started()
         finally:
             self.part()
+            if self._consumption is not None:
+                self._consumption.abandon()
             for send, receive in self._lanes:
                 send.close()
                 receive.close()
 
     def part(self) -> None:
         """Take nothing new; the others of the queue group do. What was received is finished: see `drain`."""
+        if self._consumption is not None:
+            self._consumption.close()
         while self._subscriptions:
             self._subscriptions.pop().close()
 

@@ -36,6 +36,7 @@ log = logging.getLogger("gateway.logic")
 
 PIPELINE: Final = 4
 """Stored batches that may wait to be routed; with more, storing waits."""
+FIRST_TRY: Final = 32
 STORE_RETRY: Final = 0.25
 """Seconds until a store that could not be asked is asked again for what came out of a stream."""
 SYNC_BATCH: Final = 16
@@ -86,6 +87,9 @@ class LogicService:
         self._consumption: Consumption | None = None
         self._kept: list[Job[Post | Receipt]] = []
         """Out of the stream, and the store could not be asked: tried again, before anything newer."""
+        self._failing = False
+        self._trying = FIRST_TRY
+        """How many of these are tried at once: few after a failure, twice as many after each success."""
         self._told: list[Told] = []
         self._subscriptions: list[Subscription] = []
         self._store_failures = 0
@@ -179,12 +183,16 @@ class LogicService:
     # -- messages and receipts -----------------------------------------------------------------------------
 
     async def _store_next(self, routed: trio.MemorySendChannel[list[Finished]]) -> None:
-        jobs, self._kept = self._kept, []
-        if jobs:
-            await trio.sleep(STORE_RETRY)
-            jobs += self._intake.writes.take_nowait(self._settings.commit_messages)
+        most = self._settings.commit_messages
+        if self._kept:
+            if self._failing:
+                await trio.sleep(STORE_RETRY)
+            # few at first: a store that comes back has much to do, and a late answer would be one more failure
+            most = min(most, self._trying)
+            jobs, self._kept = self._kept[:most], self._kept[most:]
+            jobs += self._intake.writes.take_nowait(most - len(jobs))
         else:
-            jobs = await self._intake.writes.take(self._settings.commit_messages)
+            jobs = await self._intake.writes.take(most)
         told, self._told = self._told, []
         while jobs:
             outcomes = await self._write([*(job.work for job in jobs), *told])
@@ -195,11 +203,15 @@ class LogicService:
         self, jobs: Sequence[Job[Post | Receipt]], outcomes: Sequence[Outcome | Failed]
     ) -> Iterator[Finished]:
         """What became of the first of these; without what is kept to be tried again."""
+        again: list[Job[Post | Receipt]] = []
         for job, outcome in zip(jobs, outcomes, strict=False):
             if job.item is not None and isinstance(outcome, Failed) and outcome.code is Code.UPSTREAM_UNAVAILABLE:
-                self._kept.append(job)
+                again.append(job)
             else:
                 yield job, outcome
+        self._failing = bool(again)
+        self._trying = FIRST_TRY if again else 2 * self._trying
+        self._kept[:0] = again
 
     async def _write(self, writes: Sequence[Write]) -> Sequence[Outcome | Failed]:
         code = Code.UPSTREAM_UNAVAILABLE

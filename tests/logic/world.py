@@ -177,6 +177,7 @@ async def open_world(
     locations: LocationStore | None = None,
     wrap: Callable[[Store], Store] = lambda store: store,
     busy: float = 5.0,
+    durable: bool = False,
 ) -> AsyncIterator[World]:
     """Everything running on a SQLite file or a store of yours; closed in the order a node closes it."""
     bus = MemoryBus() if bus is None else bus
@@ -189,7 +190,7 @@ async def open_world(
         else:
             opened = kept
         store = wrap(opened)
-        service = LogicService(bus, locations, store, settings, subjects=subjects)
+        service = LogicService(bus, locations, store, settings, subjects=subjects, durable=durable)
         await nursery.start(bus.run)
         await nursery.start(service.run)
         world = World(bus, locations, store, service, subjects)
