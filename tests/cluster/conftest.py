@@ -15,9 +15,16 @@ collect_ignore_glob = [] if os.environ.get("CLUSTER") else ["test_*.py"]
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+def uplink() -> str:
+    """What `nats.uplink` is; a test may say otherwise by its parameters."""
+    return "core"
+
+
+@pytest.fixture
+async def world(tmp_path: Path, uplink: str) -> AsyncIterator[World]:
     """A fresh cluster that serves; killed afterwards, and nothing of it died by itself."""
-    cluster = Cluster(tmp_path / "cluster", settings=["limits.message_rate=10000", "limits.message_burst=10000"])
+    settings = ["limits.message_rate=10000", "limits.message_burst=10000", f"nats.uplink={uplink}"]
+    cluster = Cluster(tmp_path / "cluster", settings=settings)
     try:
         await cluster.start()
         yield World(cluster)

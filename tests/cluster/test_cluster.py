@@ -124,3 +124,39 @@ async def test_one_logic_of_two_is_killed_and_every_stored_message_arrives_once(
             kept = [(await anext(other)).content for _ in sent]
         assert sorted(kept) == sorted(sent)
         assert not (await other.sync(other.cursor)).deliveries
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("uplink", ["jetstream"])
+async def test_t36_accepted_arrives_once_though_nats_and_both_logics_are_killed(world: World) -> None:
+    """Accepted while no Logic runs, nothing is sent again, and NATS is killed before one does."""
+    heard: list[str] = []
+
+    async with world.client(ANNA, "node-1") as anna, world.client(BO, "node-2") as bo:
+        for name in ("logic-1", "logic-2"):
+            world.cluster[name].kill()
+        for number in range(MESSAGES):
+            receipt = await anna.send(f"m{number}", to_user=BO, wait="accepted")
+            assert receipt is not None
+            assert receipt.status is AckStatus.ACCEPTED
+        world.cluster["nats"].kill()
+        await world.cluster.restart("nats")
+
+        async def listen() -> None:
+            async for delivery in bo:
+                heard.append(delivery.content)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listen)
+            for name in ("logic-1", "logic-2"):
+                await world.cluster.restart(name)
+            await until(lambda: len(heard) >= MESSAGES)
+            nursery.cancel_scope.cancel()
+        sent = [f"m{number}" for number in range(MESSAGES)]
+        assert sorted(heard) == sorted(sent)
+        assert (anna.statistics().logins, bo.statistics().logins) == (1, 1)
+    async with world.client(BO, "node-1", device="tablet") as other:
+        with trio.fail_after(PATIENCE):
+            kept = [(await anext(other)).content for _ in sent]
+        assert sorted(kept) == sorted(sent)
+        assert not (await other.sync(other.cursor)).deliveries
