@@ -81,6 +81,8 @@ class QuicTransport:
         finally:
             if not up:
                 self._pump.close(Code.OK, "")
+                if self._ticket is not None and not self._pump.heard:
+                    self._resume.store.put(self._server, self._ticket)  # nobody has seen it: it still serves
 
     def _open_early(self) -> None:
         """Write what may go out before the handshake is complete, if a ticket allows anything to."""

@@ -64,10 +64,17 @@ class Pump:
         self._to_send = Bell()
         self._socket: socket.socket | None = None
         self._sockets: set[socket.socket] = set()
+        self._waiting: trio.CancelScope | None = None
+        self._heard = False
         self._heard_at = trio.current_time()
         self._asked_at = self._heard_at
         self._refused_at = math.inf
         self._rebound_at = -math.inf
+
+    @property
+    def heard(self) -> bool:
+        """Whether anything has come from the server."""
+        return self._heard
 
     @property
     def local(self) -> tuple[str, int]:
@@ -176,8 +183,6 @@ class Pump:
                 await trio.lowlevel.checkpoint()
         except trio.ClosedResourceError:
             pass
-        finally:
-            self._drop(own)
 
     def _drain(self, own: socket.socket) -> None:
         now = trio.current_time()
@@ -189,6 +194,7 @@ class Pump:
             except OSError as error:
                 self._trouble(error, own, now)
                 break
+            self._heard = True
             self._heard_at = self._asked_at = now
             self._refused_at = math.inf
             if self.engine.is_reset(data):
@@ -200,6 +206,8 @@ class Pump:
                 self.end(TransportFailed(f"fault in QUIC: {error!r}"))
                 return
         self._turn(now)
+        if self._waiting is not None:
+            self._waiting.deadline = self._due(now)  # an acknowledgement is due in a millisecond, as a rule
 
     def _trouble(self, error: OSError, own: socket.socket, now: float) -> None:
         if own is not self._socket or error.errno == errno.EMSGSIZE:
@@ -213,7 +221,7 @@ class Pump:
 
     def _rebind_now(self, now: float) -> None:
         """The address may be gone, or its way: try another. Without a network it is tried again in time."""
-        if not self.engine.confirmed or now - self._rebound_at < REBIND_PAUSE:
+        if self.failure is not None or not self.engine.confirmed or now - self._rebound_at < REBIND_PAUSE:
             return
         self._rebound_at = now
         try:
@@ -233,14 +241,18 @@ class Pump:
                 self._turn(now)
                 if self.failure is not None:
                     return
-                timer = self.engine.get_timer()
-                due = min(math.inf if timer is None else timer, self._asked_at + KEEP_ALIVE)
-                with trio.CancelScope(deadline=max(due, now + 0.001)):
+                with trio.CancelScope(deadline=self._due(now)) as self._waiting:
                     await self._to_send.wait()
+                self._waiting = None
                 self._watch(trio.current_time())
         finally:
-            for each in tuple(self._sockets):
-                self._drop(each)
+            self.close(0, "")  # cancelled: the server need not wait for us
+
+    def _due(self, now: float) -> float:
+        """When something has to be done though nothing comes."""
+        timer = self.engine.get_timer()
+        due = min(math.inf if timer is None else timer, self._asked_at + KEEP_ALIVE)
+        return max(due, now + 0.001)
 
     def _watch(self, now: float) -> None:
         if now - self._asked_at >= KEEP_ALIVE:

@@ -27,6 +27,7 @@ from gateway.client import (
 from gateway.protocol import messages
 from gateway.protocol.messages import (
     ChatMessage,
+    Event,
     MessageAck,
     decode,
 )
@@ -214,6 +215,34 @@ async def test_a_stranger_cannot_reset_us() -> None:
         assert client.statistics().logins == 1
 
 
+async def test_what_comes_is_acknowledged_though_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving() as server, online(server) as (_, peer):
+        loss = peer.quic._loss
+        await peer.until(lambda: not loss.bytes_in_flight)
+        probed = 0
+        probe = loss.on_loss_detection_timeout
+
+        def count(*, now: float) -> None:
+            nonlocal probed
+            probed += 1
+            probe(now=now)
+
+        monkeypatch.setattr(loss, "on_loss_detection_timeout", count)
+        for _ in range(20):
+            peer.send(Event(kind="alone"), lane=Lane.MESSAGE)
+            await peer.until(lambda: not loss.bytes_in_flight)
+        assert probed < 15  # 20 and more when only a probe brings an acknowledgement
+
+
+async def test_a_client_that_is_cancelled_says_goodbye() -> None:
+    async with serving() as server:
+        with trio.CancelScope() as scope:
+            async with online(server) as (_, peer):
+                scope.cancel()
+                await trio.sleep_forever()
+        await peer.until(lambda: peer.closed)
+
+
 # -- migration ---------------------------------------------------------------------------------------------
 
 
@@ -336,6 +365,19 @@ async def test_early_data_that_is_refused_arrives_all_the_same() -> None:
         assert message.content == "held up"
         store(peer, message, seq)
         await client.wait_acknowledged()
+
+
+async def test_a_ticket_outlives_attempts_that_nobody_heard() -> None:
+    tickets, trust = MemoryTickets(), Trust(insecure=True)
+    settings = ClientSettings(start_timeout=0.5, connect_timeout=0.1, backoff_base=0.01)
+    async with serving() as server:
+        async with online(server, tickets=tickets) as (_, peer):
+            await peer.until(lambda: server.tickets)
+        server.deaf = True
+        with trio.fail_after(10), pytest.raises(Unreachable):
+            async with connect(server.url, token="t", device_id="d", trust=trust, tickets=tickets, settings=settings):
+                pass
+        assert tickets.take(f"{server.url} {trust.key}") is not None
 
 
 async def test_another_users_ticket_sends_nobodys_messages() -> None:
