@@ -30,8 +30,10 @@ log = logging.getLogger("gateway.hub")
 
 RENEWAL = 30.0
 """Seconds, or up to a fifth less, between two renewals of everything; its TTL is 120."""
-BATCH = 1_000
-"""Locations or sessions asked for together: enough to keep every lane of a store busy."""
+BATCH = 500
+"""Locations or sessions asked for together: enough to keep every lane of a store busy, and done in time."""
+AGAIN = 1.0
+"""Seconds, or up to a fifth less, until what could not be renewed is tried again, and what could with it."""
 RELEASE_TIMEOUT = 3.0
 
 
@@ -128,13 +130,16 @@ class Seats:
     # -- upkeep --------------------------------------------------------------------------------------------
 
     async def _keep(self) -> None:
+        failed = False
         while True:
             recovered = False
-            with trio.move_on_after(RENEWAL * random.uniform(0.8, 1.0)):  # nodes that started together drift apart
+            pause = AGAIN if failed and self._locations.healthy else RENEWAL
+            with trio.move_on_after(pause * random.uniform(0.8, 1.0)):  # nodes that started together drift apart
                 await self._locations.wait_recovered()
                 recovered = True
+            failed = False
             for batch in self._batches():
-                await self._renew(batch, recovered)
+                failed |= not await self._renew(batch, recovered)
             if self._sessions is not None:
                 for batch in self._batches():
                     await self._put(self._sessions, [self._seated(each.conn_id) for each in batch])
@@ -150,19 +155,20 @@ class Seats:
             return None
         return connection
 
-    async def _renew(self, batch: Sequence[Location], recovered: bool) -> None:
-        """After an outage all may be gone: then there is no use in asking which of them are not."""
+    async def _renew(self, batch: Sequence[Location], recovered: bool) -> bool:
+        """Whether it worked. After an outage all may be gone: then there is no use in asking which of them are not."""
         try:
             with trio.fail_after(RENEWAL):
                 lost = batch if recovered else await self._locations.renew(batch)
-                await self._reclaim([each for each in lost if self._seated(each.conn_id) is not None])
+                return await self._reclaim([each for each in lost if self._seated(each.conn_id) is not None])
         except Exception as error:
             log.warning("renewal_failed", extra={"locations": len(batch), "error": repr(error)})
+            return False
 
-    async def _reclaim(self, lost: Sequence[Location]) -> None:
+    async def _reclaim(self, lost: Sequence[Location]) -> bool:
         """Locations of seated connections that are not ours any more: enter them again, or give way to newer ones."""
         if not lost:
-            return
+            return True
         failed: list[StoreUnavailable] = []
         outcomes = await self._locations.reclaim(lost, self._hub.login.policy)
         for location, outcome in zip(lost, outcomes, strict=True):
@@ -179,6 +185,7 @@ class Seats:
                 await self.release(location)
         if failed:
             log.warning("reclaim_failed", extra={"locations": len(failed), "error": str(failed[0])})
+        return not failed
 
     # -- sessions ------------------------------------------------------------------------------------------
 

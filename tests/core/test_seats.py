@@ -61,12 +61,12 @@ class AwaySessions(MemorySessionStore):
 
 
 class ForgetfulLocations(MemoryLocationStore):
-    """Forgets everything, and says so; or some of it cannot be asked for."""
+    """Forgets everything, and says so; some of it cannot be entered again."""
 
     def __init__(self) -> None:
         super().__init__()
         self._recovered = trio.Event()
-        self.away: set[int] = set()
+        self.refuse: set[int] = set()
         self.rounds: list[int] = []
 
     def forget(self) -> None:
@@ -80,10 +80,9 @@ class ForgetfulLocations(MemoryLocationStore):
 
     async def reclaim(self, locations: Sequence[Location], policy: LoginPolicy) -> Sequence[Claimed]:
         self.rounds.append(len(locations))
-        outcomes = list(await super().reclaim(locations, policy))
         return [
-            StoreUnavailable("away") if each.user_id in self.away else outcome
-            for each, outcome in zip(locations, outcomes, strict=True)
+            StoreUnavailable("away") if each.user_id in self.refuse else await self.claim(each, policy)
+            for each in locations
         ]
 
 
@@ -158,13 +157,27 @@ async def test_everything_is_entered_again_at_once_when_the_store_has_forgotten(
     async with open_world(locations=locations) as world:
         peers = [await world.seated(user) for user in range(1, 31)]
         await peers[0].hang_up()
-        locations.away = {30}
+        locations.refuse = {30}
         locations.forget()
         await settled()
-        assert locations.rounds == [29]  # in one round trip
-        assert set(await locations.lookup(range(1, 31))) == set(range(2, 31))
+        assert locations.rounds[0] == 29  # in one round trip
+        assert set(await locations.lookup(range(1, 31))) == set(range(2, 30))
         assert [each.message for each in caplog.records].count("reclaim_failed") == 1
         assert world.hub.metrics.sessions == 29
+
+
+async def test_what_could_not_be_entered_again_is_tried_again_soon(autojump_clock: trio.testing.MockClock) -> None:
+    locations = ForgetfulLocations()
+    async with open_world(locations=locations) as world:
+        for user in (1, 2, 3):
+            await world.seated(user)
+        locations.refuse = {2}
+        locations.forget()
+        await settled()
+        assert set(await locations.lookup([1, 2, 3])) == {1, 3}
+        locations.refuse = set()
+        await trio.sleep(2)
+        assert set(await locations.lookup([1, 2, 3])) == {1, 2, 3}
 
 
 async def test_t42_whoever_was_replaced_meanwhile_gives_way(autojump_clock: trio.testing.MockClock) -> None:
