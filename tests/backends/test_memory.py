@@ -9,9 +9,10 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from gateway.backends.memory import MemoryBus, MemoryLocationStore
-from gateway.core.ports import Bus, DurableBus, LocationStore, LoginPolicy
+from gateway.backends.memory_stream import DUPLICATE_WINDOW, MAX_DELIVERIES
+from gateway.core.ports import Bus, DurableBus, LocationStore, LoginPolicy, StreamItem
 from tests.contracts.bus import BusContract, Inbox
-from tests.contracts.durable_bus import DurableBusContract
+from tests.contracts.durable_bus import CONFIRMED, REFUSED, REPEATED, DurableBusContract, Words
 from tests.contracts.locations import LocationContract, place
 
 
@@ -196,3 +197,43 @@ async def test_a_cancelled_claim_entered_nothing() -> None:
         await store.claim(place(10), LoginPolicy.MULTI_DEVICE)
     assert scope.cancelled_caught
     assert store.entries == 0
+
+
+async def test_a_stream_drops_poison_and_says_so(
+    nursery: trio.Nursery, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    bus = MemoryBus()
+    await nursery.start(bus.run)
+    seen: list[int] = []
+
+    def handler(item: StreamItem) -> None:
+        seen.append(item.attempt)
+        raise KeyError("a bug")
+
+    bus.consume("im.logic.durable", handler, group="logic-group")
+    assert bus.publish_durable("im.logic.durable", b"x", "1.a", lambda _: None)
+    await trio.sleep(10_000)
+    assert seen == list(range(1, MAX_DELIVERIES + 1))
+    assert bus._streams["im.logic.durable"].messages == 0
+    assert "stream_poisoned" in [record.getMessage() for record in caplog.records]
+
+
+async def test_a_streams_bounds_in_bytes_and_words_and_its_window(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    bus = MemoryBus(max_messages=3, max_bytes=10)
+    await nursery.start(bus.run)
+    words = Words()
+
+    def offer(key: str, size: int) -> bool:
+        return bus.publish_durable("im.logic.durable", bytes(size), key, words.of(key))
+
+    assert [offer("1.a", 6), offer("1.b", 5), offer("1.c", 4)] == [True] * 3
+    assert not offer("1.d", 0)  # three words have not been told
+    await bus.drain()
+    assert words.told == [("1.a", CONFIRMED), ("1.b", REFUSED), ("1.c", CONFIRMED)]
+    assert offer("1.a", 0)
+    await trio.sleep(DUPLICATE_WINDOW + 1)
+    assert offer("1.a", 0)
+    await bus.drain()
+    assert [became for _, became in words.told[3:]] == [REPEATED, CONFIRMED]

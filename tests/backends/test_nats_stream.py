@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
 from gateway.backends.asyncio_thread import AsyncioThread
 from gateway.backends.nats_bus import NatsBus
+from gateway.backends.nats_stream import WINDOW
+from gateway.backends.settings_nats import NatsSettings
 from gateway.core.ports import BusUnusable, Confirmation, StreamItem
 from tests.backends.nats import PATIENCE, balanced, durable, running_bus, settings, until
 from tests.contracts.durable_bus import CONFIRMED, GROUP, REFUSED, Taker, Words
@@ -302,3 +305,70 @@ async def test_a_core_uplink_keeps_no_stream(server: NatsServer) -> None:
             bus.consume(SUBJECT, Taker(), group=GROUP)
         assert bus.stream_statistics() is None
     assert stream(server)["error"]["err_code"] == 10_059
+
+
+NODE_MAY = """publish: ["im.logic.>", "im.user.>", "im.access.>", "$JS.API.STREAM.INFO.im-durable",
+    "$JS.API.STREAM.CREATE.im-durable"], subscribe: ["im.access.>", "im.user.>", "_INBOX.>"]"""
+LOGIC_MAY = """publish: ["im.logic.>", "im.user.>", "im.access.>", "$JS.API.STREAM.INFO.im-durable",
+    "$JS.API.STREAM.CREATE.im-durable", "$JS.API.CONSUMER.*.im-durable.logic-group",
+    "$JS.API.CONSUMER.MSG.NEXT.im-durable.logic-group", "$JS.ACK.im-durable.logic-group.>"],
+    subscribe: ["im.access.>", "im.user.>", "im.logic.>", "_INBOX.>"]"""
+
+
+async def test_the_permissions_on_the_page_suffice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """docs/cluster.md says what a node and a Logic need."""
+    users = f"{{ user: node, password: x, permissions: {{ {NODE_MAY} }} }}, " + (
+        f"{{ user: logic, password: x, permissions: {{ {LOGIC_MAY} }} }}"
+    )
+    page = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
+    assert all(f"`{word}`" in page for word in (NODE_MAY + LOGIC_MAY).split('"')[1::2])
+
+    def as_user(name: str, server: NatsServer) -> NatsSettings:
+        return msgspec.structs.replace(durable(server.url), user=name, password="x")
+
+    async with (
+        nats_server(tmp_path, f"authorization {{ users: [ {users} ] }}", jetstream=True) as server,
+        running_bus(as_user("node", server)) as node,
+        running_bus(as_user("logic", server)) as logic,
+    ):
+        assert await keep(node, "1.a", "1.b") == [CONFIRMED] * 2
+        seen: list[int] = []
+        taker = Taker()
+
+        def handler(item: StreamItem) -> None:
+            seen.append(item.attempt)
+            if item.attempt == 1:
+                item.put_back()
+            else:
+                taker(item)
+
+        logic.consume(SUBJECT, handler, group=GROUP)
+        assert sorted(await taker.wait(2)) == [b"1.a", b"1.b"]
+        with trio.fail_after(PATIENCE):
+            await logic.drain()
+    assert not [record for record in caplog.records if record.getMessage() == "bus_not_permitted"]
+
+
+async def test_only_so_many_are_on_their_way_at_once(server: NatsServer) -> None:
+    """A server queues what it has not kept yet; we wait with the rest."""
+    async with running_bus(durable(server.url)) as bus:
+        await server.pause()
+        words = Words()
+        for number in range(WINDOW + 500):
+            assert bus.publish_durable(SUBJECT, b"x", f"1.m{number}", words.of(str(number)))
+        assert bus._stream is not None
+        waiting = bus._stream.waiting
+        await until(lambda: len(waiting) <= 500)
+        await trio.sleep(0.1)
+        assert len(waiting) == 500
+        server.resume()
+        assert set(await words.wait(WINDOW + 500)) == {CONFIRMED}
+
+
+async def test_the_bound_on_bytes_holds(server: NatsServer) -> None:
+    async with running_bus(durable(server.url), max_bytes=10_000) as bus:
+        words = Words()
+        taken = [bus.publish_durable(SUBJECT, bytes(3_000), f"1.m{number}", words.of("")) for number in range(5)]
+        assert taken == [True] * 3 + [False] * 2
+        assert await words.wait(3) == [CONFIRMED] * 3
+        assert await keep(bus, "1.again") == [CONFIRMED]
