@@ -318,6 +318,32 @@ async def test_a_goodbye_carries_its_code_behind_what_was_sent(tmp_path: Path) -
         assert await client.wait_closed() == (H3Code.NO_ERROR, "")
 
 
+async def test_a_client_that_has_the_goodbye_is_not_waited_for(tmp_path: Path) -> None:
+    async with world(tmp_path) as there, connected(there) as client:
+        session = await start_session(client)
+        notes = await there.last()
+        with trio.fail_after(PATIENCE):
+            await notes.link.say_goodbye(Code.KICKED_BY_ADMIN, "go away")
+        assert notes.events == []
+        notes.over.set()
+        assert await session.wait_closed() == (Code.KICKED_BY_ADMIN, "go away")
+
+
+async def test_who_reads_nothing_is_told_the_code_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LAST_BYTES", 0.1)
+    stingy = {"stingy": True, "max_stream_data": 16_384}
+    async with world(tmp_path) as there, open_quic(there.address, alpn="h3", **stingy) as client:
+        session = await start_session(client)
+        notes = await there.last()
+        session.open(Lane.CONTROL, b"here")
+        await notes.until(lambda: notes.lanes)
+        notes.link.send(b"z" * 100_000)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(notes.link.say_goodbye, Code.SLOW_CONSUMER, "slow")
+            assert await session.wait_closed() == (Code.SLOW_CONSUMER, "slow")
+        notes.over.set()
+
+
 async def test_the_clients_code_is_told_and_the_connection_let_go(tmp_path: Path) -> None:
     async with world(tmp_path) as there, connected(there) as client:
         session = await start_session(client)

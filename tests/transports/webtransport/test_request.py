@@ -66,6 +66,16 @@ def test_other_requests_get_a_short_helpful_answer() -> None:
     assert "opened at /im" in answered(_path="/favicon.ico")[2]
 
 
+def test_the_content_of_a_request_is_not_wanted() -> None:
+    client = Client()
+    client.connect(0, _method="POST", _protocol="")
+    assert (client.peer.stops, client.peer.resets, client.peer.finished) == ({0: H3Code.NO_ERROR}, {}, [0])
+    client.say(0, b"\x00\x80\x00\xff\xffcontent without end")
+    assert client.http3.statistics()["streams"] == 1
+    client.reset(0, H3Code.NO_ERROR)
+    assert client.http3.statistics()["streams"] == 0
+
+
 def test_the_subprotocol_is_chosen_when_it_is_offered_among_others() -> None:
     assert answered(wt_available_protocols='"im.v2", "im.v1";q=1')[1] == {"wt-protocol": '"im.v1"'}
     assert answered(wt_available_protocols='"im.v2"')[1] == {}
