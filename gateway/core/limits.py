@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
+from functools import lru_cache
 
 from gateway._framing import TokenBucket
 from gateway.core.settings import LimitSettings
@@ -29,6 +30,7 @@ class ErrorBudget:
         return self._count <= per_minute
 
 
+@lru_cache(maxsize=4096)
 def address_block(address: str) -> str:
     """What counts as one address: an IPv4 address, an IPv6 /64 (one subscriber has all of it)."""
     try:

@@ -17,10 +17,11 @@ from aioquic.quic.connection import (
     QuicConnectionState,
     QuicReceiveContext,
 )
+from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.events import DatagramFrameReceived, StreamDataReceived
 from aioquic.quic.packet import QuicErrorCode
 from aioquic.quic.recovery import QuicPacketSpace
-from aioquic.quic.stream import StreamFinishedError
+from aioquic.quic.stream import QuicStreamSender, StreamFinishedError
 from aioquic.tls import Epoch
 from cryptography.exceptions import InvalidTag
 
@@ -72,6 +73,11 @@ class ReceivingConnection(SturdyConnection):
 
     _handlers: dict[int, tuple[Any, frozenset[Epoch]]]
     _settled = False
+    # Once it has settled, what aioquic keeps in dicts by Epoch, whose hash is computed in Python each time.
+    _keys: CryptoPair
+    _space: QuicPacketSpace
+    _late_hello: QuicStreamSender
+    """Handshake messages after the handshake: session tickets."""
     _idle = 0.0
     """The idle timeout in seconds, 0 where it has to be computed."""
     _unacknowledged = 0
@@ -86,7 +92,7 @@ class ReceivingConnection(SturdyConnection):
         }
 
     def settle(self) -> None:
-        """The handshake is confirmed, and a short packet has come."""
+        """The handshake is confirmed."""
         raise NotImplementedError
 
     # -- receiving -------------------------------------------------------------------------------------------
@@ -95,7 +101,7 @@ class ReceivingConnection(SturdyConnection):
         """As aioquic's, by the short way where that is enough."""
         if not self._settled:
             super().receive_datagram(data, addr, now)
-            if self._handshake_confirmed and self._is_short(data):
+            if self._handshake_confirmed and self._state is QuicConnectionState.CONNECTED:
                 self.settle()
             return
         if not self._is_short(data):
@@ -139,7 +145,7 @@ class ReceivingConnection(SturdyConnection):
             or len(data) < at + 4 + SAMPLE
         ):
             return False
-        crypto = self._cryptos[Epoch.ONE_RTT].recv
+        crypto = self._keys.recv
         protection, aead = crypto.hp, crypto.aead
         if protection is None or aead is None or protection._is_chacha20:
             return False
@@ -150,7 +156,7 @@ class ReceivingConnection(SturdyConnection):
         size = (first & 3) + 1
         number = int.from_bytes(data[at : at + size], "big") ^ int.from_bytes(mask[1 : 1 + size], "big")
         header = bytes((first,)) + host_cid + number.to_bytes(size, "big")
-        space = self._spaces[Epoch.ONE_RTT]
+        space = self._space
         # RFC 9000 appendix A.3: the number nearest to the one that is expected.
         expected, half = space.expected_packet_number, 1 << (8 * size - 1)
         number |= expected & -(half << 1)
@@ -301,7 +307,7 @@ class ReceivingConnection(SturdyConnection):
         first, at = varint(plain, at)
         if ranges or first > largest or largest >= self._packet_number:
             return 0
-        space = self._spaces[Epoch.ONE_RTT]
+        space = self._space
         sent = space.sent_packets
         if sent and next(iter(sent)) <= largest:
             self._loss.on_ack_received(

@@ -60,6 +60,7 @@ class SettledConnection(ReceivingConnection):
         self._crypto_buffers = {}
         self._crypto_streams = {Epoch.ONE_RTT: self._crypto_streams[Epoch.ONE_RTT]}
         self._spaces = {Epoch.ONE_RTT: space}
+        self._keys, self._space, self._late_hello = crypto, space, self._crypto_streams[Epoch.ONE_RTT].sender
         self._loss.spaces = [space]
         self.tls = NO_TLS  # type: ignore[assignment]
         self._session_ticket_fetcher = self._session_ticket_handler = None
@@ -97,8 +98,8 @@ class SettledConnection(ReceivingConnection):
             or self._ping_pending
             or self._retire_connection_ids
             or self._streams_blocked_pending
-            or self._cryptos[Epoch.ONE_RTT]._update_key_requested
-            or not self._crypto_streams[Epoch.ONE_RTT].sender.buffer_is_empty
+            or self._keys._update_key_requested
+            or not self._late_hello.buffer_is_empty
             or data.value != data.sent
             or self.credit.connection_limit() != data.value
             or is_worth_telling(self._local_max_streams_bidi)
@@ -131,7 +132,7 @@ class SettledConnection(ReceivingConnection):
 
     def _send_short(self, busy: list[QuicStream], now: float) -> list[tuple[bytes, NetworkAddress]]:
         """Packets of acknowledgements, datagrams and stream data, as many as may go."""
-        path, space, loss = self._network_paths[0], self._spaces[Epoch.ONE_RTT], self._loss
+        path, space, loss = self._network_paths[0], self._space, self._loss
         pending = self._datagrams_pending
         leaving: list[tuple[bytes, NetworkAddress]] = []
         room = self._max_datagram_size - 3 - len(self._peer_cid.cid) - TAG
@@ -232,7 +233,7 @@ class SettledConnection(ReceivingConnection):
         """The packet around these frames, by the keys in use."""
         number = self._packet_number
         self._packet_number = number + 1
-        crypto = self._cryptos[Epoch.ONE_RTT].send
+        crypto = self._keys.send
         aead: Any = crypto.aead
         protection: Any = crypto.hp
         first = 0x41 | self._spin_bit << 5 | crypto.key_phase << 2
@@ -266,7 +267,7 @@ class SettledConnection(ReceivingConnection):
             at = self.get_timer()
             return _NEVER if at is None else at
         at = _NEVER if self._close_at is None else self._close_at
-        space, loss = self._spaces[Epoch.ONE_RTT], self._loss
+        space, loss = self._space, self._loss
         if space.ack_at is not None and space.ack_at < at:
             at = space.ack_at
         if self._pacing_at is not None and self._pacing_at < at:

@@ -342,6 +342,7 @@ class QuicEndpoint:
         except Exception:
             self._counts.failures += 1
             log.exception("quic_fault", extra={"address": peer.address})
+        quic.let_go()
 
     def _unregister(self, cids: tuple[bytes, ...], whose: QuicPeer | Parted) -> None:
         for cid in cids:

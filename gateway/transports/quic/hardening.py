@@ -85,6 +85,7 @@ class HardenedConnection(SettledConnection):
         self._now = 0.0
         self._local_max_streams_bidi.value = self._local_max_streams_bidi.sent = terms.bidirectional
         self._local_max_streams_uni.value = self._local_max_streams_uni.sent = terms.unidirectional
+        self._local_active_connection_id_limit = ACTIVE_IDS  # as many of the client's are kept, and cost it and us
         # Instead of random ids with random tokens, of which nobody can make a stateless reset later.
         self._host_cids = [self._new_id(0, was_sent=True)]
         self.host_cid = self._local_initial_source_connection_id = self._host_cids[0].cid
@@ -119,6 +120,18 @@ class HardenedConnection(SettledConnection):
     def ids(self) -> tuple[bytes, ...]:
         """The connection ids under which it may be reached."""
         return tuple(each.cid for each in self._host_cids)
+
+    def let_go(self) -> None:
+        """It is over, and nobody uses it any more: undo what refers to itself, or it waits for the collector."""
+        self.peer = self._session_ticket_fetcher = self._session_ticket_handler = None
+        self._loss._send_probe = _nothing
+        for space in self._spaces.values():
+            space.sent_packets.clear()
+        if not self._settled and hasattr(self, "tls"):
+            tls: Any = self.tls
+            tls.alpn_cb = tls.get_session_ticket_cb = tls.new_session_ticket_cb = tls.update_traffic_key_cb = None
+            delattr(self, "tls")
+        self._cryptos = {}
 
     def trust_address(self) -> None:
         """A Retry has shown that the client is where it says: what it is sent need not be measured."""
@@ -230,6 +243,10 @@ class HardenedConnection(SettledConnection):
         }
         if not self.terms.early_data:
             self.tls._max_early_data = None
+
+
+def _nothing() -> None:
+    """A probe that nobody sends any more."""
 
 
 _ENDED = frozenset({QuicConnectionState.CLOSING, QuicConnectionState.DRAINING, QuicConnectionState.TERMINATED})
