@@ -35,10 +35,6 @@ extras: cluster-test
 books: $(VENV)/dev ## the same cluster under clients that race and vanish; then every account, summed; half a minute
 	@$(BIN)/python -m benchmarks.books
 
-.PHONY: roundtrip
-roundtrip: $(VENV)/dev ## a message across the cluster: p50, p99, highest rate, CPU by process; three minutes
-	@$(BIN)/python -m benchmarks.roundtrip
-
 .PHONY: outage
 outage: $(VENV)/dev ## 2,000 messages while NATS, Redis and a Logic are stopped and killed, as a table; three minutes
 	@$(BIN)/python -m benchmarks.outage
