@@ -76,7 +76,9 @@ class Parcels:
         self._patience = patience
         self._most = most
         self._most_bytes = most_bytes
-        self._held: dict[int, Parcel] = {}
+        self._held = 0
+        self._order: deque[Parcel] = deque()
+        """Oldest first; those in the midst may be over already."""
         self._bytes = 0
         self._number = 0
         self._turned_away = 0
@@ -102,21 +104,22 @@ class Parcels:
             repeated=became[Confirmation.REPEATED],
             refused=became[Confirmation.REFUSED],
             unknown=became[Confirmation.UNKNOWN],
-            waiting=len(self._held),
+            waiting=self._held,
             turned_away=self._turned_away,
             waiting_bytes=self._bytes,
         )
 
     def offer(self, payload: bytes, key: str, done: Callable[[Confirmation], None]) -> Parcel | None:
         """Take one; None when the bound is reached."""
-        if len(self._held) >= self._most or self._bytes + len(payload) > self._most_bytes:
+        if self._held >= self._most or self._bytes + len(payload) > self._most_bytes:
             self._turned_away += 1
             return None
         self._number += 1
         parcel = Parcel(self._number, payload, key, trio.current_time() + self._patience, done)
-        if not self._held:
+        if not self._order:
             self._oldest.set()
-        self._held[parcel.number] = parcel
+        self._order.append(parcel)
+        self._held += 1
         self._bytes += len(payload)
         return parcel
 
@@ -142,8 +145,8 @@ class Parcels:
         """The bus has ended: of what still waits nobody will say more."""
         self._answers.clear()
         self._woken = False
-        for parcel in list(self._held.values()):
-            self._close(parcel, Confirmation.UNKNOWN if parcel.written else Confirmation.REFUSED)
+        while self._order:
+            self._give_up(self._order[0])
 
     async def _tell(self, told: Callable[[], None]) -> None:
         while True:
@@ -158,22 +161,28 @@ class Parcels:
 
     async def _expire(self, told: Callable[[], None]) -> None:
         while True:
-            if not self._held:
+            if not self._order:
                 self._oldest = trio.Event()
                 await self._oldest.wait()
-            await trio.sleep_until(next(iter(self._held.values())).deadline if self._held else 0)
+            await trio.sleep_until(self._order[0].deadline if self._order else 0)
             now = trio.current_time()
-            for parcel in list(self._held.values()):
-                if parcel.deadline > now:
-                    break
-                parcel.over = True  # first: then nobody writes it who has not said so already
-                self._close(parcel, Confirmation.UNKNOWN if parcel.written else Confirmation.REFUSED)
+            while self._order and self._order[0].deadline <= now:
+                self._give_up(self._order[0])
             told()
 
+    def _give_up(self, parcel: Parcel) -> None:
+        parcel.over = True  # first: then nobody writes it who has not said so already
+        self._end_one(parcel, Confirmation.UNKNOWN if parcel.written else Confirmation.REFUSED)
+
     def _close(self, parcel: Parcel, became: Confirmation) -> None:
-        if self._held.pop(parcel.number, None) is None:
-            return  # its word came too late
-        parcel.over = True
+        if not parcel.over:  # else its word came too late
+            parcel.over = True
+            self._end_one(parcel, became)
+
+    def _end_one(self, parcel: Parcel, became: Confirmation) -> None:
+        while self._order and self._order[0].over:
+            self._order.popleft()
+        self._held -= 1
         self._bytes -= len(parcel.payload)
         self._became[became] += 1
         self.settled += 1

@@ -30,10 +30,11 @@ BATCH: Final = 256
 """Parcels in one write."""
 PULL: Final = 256
 """Items asked for at once."""
-PULL_LIFE: Final = 10.0
-"""Seconds that one request for items stands; a server forgets it then, and says so."""
-GRACE: Final = 2.0
-"""Seconds after which a request that ended without a word is made anew."""
+PULL_LIFE: Final = 0.6
+"""Of `ping_timeout`, how long a request for items stands; a server forgets it then, and says so. Shorter than what a
+silent server is given: one that wakes up after we have left hands nothing to requests that nobody stands behind."""
+LOOK: Final = 2.0
+"""Seconds between two looks at what nobody rings for."""
 LOOK_AGAIN: Final = 0.5
 """Seconds between two looks at a stream or consumer that seems to have gone."""
 
@@ -118,13 +119,14 @@ class StreamSide:
             if self._gone:
                 await self._jetstream.ensure_stream(client, server)
                 self._gone = False
-            self._forget_overdue()
+            if len(self._written) >= WINDOW or self._written_bytes >= WINDOW_BYTES:
+                self._forget_overdue()
             batch = self._batch(client)
             if batch:
                 await client.write(batch)
                 continue
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GRACE if self.waiting else None):
+                async with asyncio.timeout(LOOK if self.waiting else None):
                     await self._write_bell.wait()
             if self._gone:
                 await asyncio.sleep(LOOK_AGAIN)
@@ -228,7 +230,7 @@ class StreamSide:
                     await self._begin(client, server, taking, pull)
                 await self._ask(client, taking, pull, loop.time())
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GRACE):
+                async with asyncio.timeout(LOOK):
                     await self._pull_bell.wait()
 
     async def _ask(self, client: BusClient, taking: Taking, pull: _Pull, now: float) -> None:
@@ -238,8 +240,11 @@ class StreamSide:
         if room > 0:
             pull.number += 1
             pull.asked = min(room, PULL)
-            pull.until = now + PULL_LIFE + GRACE
-            request = self._jetstream.request(pull.asked, PULL_LIFE)
+            settings = self._settings
+            life = PULL_LIFE * settings.ping_timeout
+            # without a word by then the server is known to live, and has lost the request
+            pull.until = now + life + settings.ping_interval + settings.ping_timeout
+            request = self._jetstream.request(pull.asked, life)
             await client.publish(self._jetstream.next(taking.group), request, reply=f"{pull.inbox}.{pull.number}")
 
 

@@ -64,7 +64,10 @@ class DurableUplink:
             self._count(became, envelope)
             spoken.set()
 
-        if not self._bus.publish_durable(self._hub.subjects.durable, envelope, _key(session, frame), done):
+        try:
+            if not self._bus.publish_durable(self._hub.subjects.durable, envelope, _key(session, frame), done):
+                return False
+        except ValueError:  # more than the bus carries
             return False
         self._asked()
         await spoken.wait()  # the bus holds a deadline

@@ -226,7 +226,7 @@ async def test_what_a_lost_process_held_comes_to_another(server: NatsServer) -> 
 
 
 async def test_settling_survives_a_restart(server: NatsServer) -> None:
-    async with running_bus(durable(server.url)) as bus:
+    async with running_bus(durable(server.url, ack_wait=60.0)) as bus:
         assert await keep(bus, "1.a") == [CONFIRMED]
         taker = Taker(settle=False)
         bus.consume(SUBJECT, taker, group=GROUP)
