@@ -59,6 +59,7 @@ SETTINGS: Final[dict[int, int]] = {
 }
 """What we say first. With these, and without the settings of session flow control (0x2b61, 0x2b64, 0x2b65), which we
 have not got, Chromium, quinn and picoquic all open sessions."""
+_HELLO: Final = varint(StreamType.CONTROL) + settings_frame(SETTINGS)
 
 
 class SessionHost(Protocol):
@@ -130,7 +131,7 @@ class Http3:
         except LinkClosed:
             self.fail(H3Code.STREAM_CREATION_ERROR, "a client lets its server open three streams")
             return
-        self._peer.send(control, varint(StreamType.CONTROL) + settings_frame(SETTINGS))
+        self._peer.send(control, _HELLO)
 
     # -- as a PeerHandler ------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import Final, cast
 import trio
 
 from gateway.core.link import Lane, LanedReceiver, Link, LinkClosed, OutgoingStream, Receiver
+from gateway.protocol.codes import Code
 from gateway.protocol.http3 import H3Code
 from gateway.transports.quic.peer import QuicPeer
 from gateway.transports.quic.streams import LaneStreams
@@ -33,6 +34,26 @@ LAST_BYTES: Final = 1.0
 class WebTransportLink:
     """A `LanedLink` over one session, which is all that its connection is for."""
 
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_deadline",
+        "_decided",
+        "_lost",
+        "_parted",
+        "_parting",
+        "_peer",
+        "_receiver",
+        "_refused",
+        "_serve",
+        "_streams",
+        "address",
+        "http3",
+        "leaving",
+        "parting",
+        "told",
+    )
+
     transport = "webtransport"
     prefix: Callable[[int], bytes] | None = None
     lanes = True
@@ -48,6 +69,8 @@ class WebTransportLink:
         self.address = peer.address
         self.told: tuple[int, str] | None = None
         """Code and reason with which the client ended the session; code 0 when it gave none."""
+        self.parting: tuple[int, str] = (Code.GOING_AWAY, "")
+        """What `abort` says to the client, if nothing was said before."""
         self.leaving = False
         """Whether the client said that it will leave (DRAIN_SESSION)."""
         self.http3 = Http3(peer, rules, self, counts)
@@ -178,15 +201,15 @@ class WebTransportLink:
     async def say_goodbye(self, code: int, reason: str) -> None:
         """Let the client acknowledge what was sent, for a second at most; end the session with `code`, and wait until
         the client has that, or has ended it, too."""
+        self.parting = code, reason
         if self._streams is not None:
             with trio.move_on_after(LAST_BYTES):
                 await self._streams.drained()
-        self.http3.session.say_close(code, reason)
-        self._parting = True
+        self._say_close()
         await self._parted.wait()
 
     def abort(self) -> None:
-        """Let go at once; the connection, which was for this session alone, is closed."""
+        """Let go at once: the session is ended with `parting`, if that was not said, and the connection with it."""
         self._receiver = None
         self._decided.set()
         self._parted.set()
@@ -195,7 +218,13 @@ class WebTransportLink:
         if not self._closed:
             self._closed = True
             self._lost = self._lost or "closed"
+            self._say_close()
             self.http3.fail(H3Code.NO_ERROR, "")
+
+    def _say_close(self) -> None:
+        if not self._parting:
+            self._parting = True
+            self.http3.session.say_close(*self.parting)
 
     # -- as a LanedLink ------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from gateway.core.limits import Admission
-from gateway.core.link import IncomingStream, Lane, Link, LinkClosed, OutgoingStream, StreamSink
+from gateway.core.link import IncomingStream, Lane, LanedLink, Link, LinkClosed, OutgoingStream, StreamSink
 from gateway.core.settings import LimitSettings
 from gateway.protocol.codes import Code
 from gateway.protocol.http3 import Capsule, H3Code, from_h3, to_h3
@@ -23,6 +23,11 @@ from tests.support.quic_peer import PATIENCE, QuicClient, open_quic
 from tests.support.webtransport_peer import answered, ask, open_pipe, say_settings, start_session
 
 ORIGIN = "https://chat.example.org"
+
+
+def laned(link: WebTransportLink) -> LanedLink:
+    """For mypy: all that a LanedLink promises is there."""
+    return link
 
 
 class Notes:
@@ -327,6 +332,16 @@ async def test_a_client_that_has_the_goodbye_is_not_waited_for(tmp_path: Path) -
         assert notes.events == []
         notes.over.set()
         assert await session.wait_closed() == (Code.KICKED_BY_ADMIN, "go away")
+
+
+async def test_an_abort_says_why_if_nothing_was_said(tmp_path: Path) -> None:
+    async with world(tmp_path) as there, connected(there) as client:
+        session = await start_session(client)
+        notes = await there.last()
+        notes.link.parting = Code.SLOW_CONSUMER, "slow"
+        notes.over.set()
+        assert await session.wait_closed() == (Code.SLOW_CONSUMER, "slow")
+        assert await client.wait_closed() == (H3Code.NO_ERROR, "")
 
 
 async def test_who_reads_nothing_is_told_the_code_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
