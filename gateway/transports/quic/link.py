@@ -34,6 +34,19 @@ LONGEST_REASON: Final = 256
 class QuicLink:
     """A `LanedLink` over one QUIC connection, and its `PeerHandler`."""
 
+    __slots__ = (
+        "__weakref__",
+        "_before",
+        "_lost",
+        "_peer",
+        "_receiver",
+        "_serve",
+        "_streams",
+        "address",
+        "early",
+        "parting",
+    )
+
     transport = "quic"
     prefix: Callable[[int], bytes] | None = None
     lanes = True

@@ -37,6 +37,8 @@ OUTGOING: Final = 8
 class LaneStreams:
     """All streams of one connection. Told by the transport what arrived; tells a Connection by lane."""
 
+    __slots__ = ("_changed", "_ended", "_in", "_lanes", "_out", "_paused", "_receiver", "_refused", "_streams")
+
     def __init__(self, streams: Streams, receiver: LanedReceiver) -> None:
         self._streams = streams
         self._receiver = receiver
