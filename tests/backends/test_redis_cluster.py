@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from gateway.backends.asyncio_thread import AsyncioThread
+from gateway.backends.redis_cluster import REDIRECTS, ClusterLink
+from gateway.backends.redis_link import Refusal
 from gateway.backends.redis_slots import slot
 from gateway.backends.redis_values import Keys
 from gateway.backends.settings_redis import RedisSettings
 from gateway.core.ports import LocationStore
-from tests.backends.redis_world import LENIENT, announce, open_store_on, record, wait_until
+from tests.backends.redis_world import LENIENT, PATIENCE, announce, open_store_on, record, wait_until
 from tests.backends.test_redis_locations import age
 from tests.contracts.locations import MULTI, LocationContract
 from tests.contracts.locations import place as placed
+from tests.support.node import open_running
 from tests.support.redis_cluster import ClusterMember, RedisCluster, redis_cluster
 
 KEYS = Keys("im")
@@ -165,3 +171,53 @@ async def test_the_keys_of_one_slot_are_one_call(cluster: RedisCluster, client: 
 def test_slots_are_the_servers(cluster: RedisCluster) -> None:
     for key in (KEYS.user(1), KEYS.user(2**63 - 1), KEYS.node("node-1")):
         assert slot(key) == cluster.members[0].ask("CLUSTER", "KEYSLOT", key)
+
+
+async def test_a_redirection_without_end_is_given_up(thread: AsyncioThread) -> None:
+    """Two servers that each say the other has it, as during a failover that went wrong."""
+    ports: list[int] = []
+    asked: list[bytes] = []
+
+    async def serve(other: int, stream: trio.SocketStream) -> None:
+        async with stream:
+            async for data in stream:
+                count = bytes(data).count(b"\r\nGET\r\n")
+                asked.extend([b"GET"] * count)
+                moved = b"-MOVED 1 127.0.0.1:%d\r\n" % ports[other]
+                await stream.send_all(moved * count or b"+OK\r\n")
+
+    async with trio.open_nursery() as nursery:
+        for other in (1, 0):
+            listeners = await nursery.start(trio.serve_tcp, partial(serve, other), 0)
+            ports.append(listeners[0].socket.getsockname()[1])
+        link = ClusterLink(RedisSettings(cluster=("unused",), timeout=LENIENT), ("127.0.0.1", ports[0]))
+        with trio.fail_after(PATIENCE):
+            (answer,) = await thread.run(link.ask, [("GET", "im:user:conn:1")])
+            await thread.run(link.close)
+        assert isinstance(answer, Refusal)
+        assert len(asked) == 1 + REDIRECTS
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_whole_node_by_configuration(cluster: RedisCluster, tmp_path: Path) -> None:
+    """From `redis.cluster` to location, session and node in Redis; nothing is left open afterwards."""
+    cluster.flush()
+    cluster.client().ping()
+    for member in cluster.members:
+        member.client().ping()
+    async with open_running(tmp_path, redis=settings_of(cluster, timeout=3.0)) as running:
+        assert running.node.not_ready() == ""
+        peers = [await running.seated(user) for user in range(1, 21)]
+        for kind in ("im:user:conn:*", "im:session:*", "im:user:sessions:*"):
+            await wait_until(lambda kind=kind: held(cluster, kind) == 20)  # type: ignore[misc]
+        assert held(cluster, "im:node:*") == 1
+        assert set(await running.hub.locations.lookup(range(1, 31))) == set(range(1, 21))
+        for peer in peers:
+            await peer.hang_up()
+        await running.node.drain()
+        await wait_until(lambda: held(cluster, "im:*") == 0)
+
+
+def held(cluster: RedisCluster, pattern: str) -> int:
+    """So many keys that look so."""
+    return sum(len(member.client().keys(pattern)) for member in cluster.members)
