@@ -57,6 +57,7 @@ async def first(
                 failed = trio.Event()
                 nursery.start_soon(attempt, index, failed)
                 if index + 1 < len(attempts):
+                    await trio.lowlevel.checkpoint()  # its first steps, imports among them, are not held against it
                     with trio.move_on_after(stagger):
                         await failed.wait()
         taken = bool(winner)

@@ -12,6 +12,8 @@ class ClientSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """How long `connect` tries, over several attempts, until it raises Unreachable. `math.inf`: for ever."""
     connect_timeout: float = 10.0
     """One attempt to bring a link up: name, TCP, TLS, upgrade."""
+    stagger: float = 0.25
+    """Of several URLs, the next is tried so long after the one before, or as soon as that has failed."""
     login_timeout: float = 10.0
     """From the link being up until the answer to Auth; and for the token callable."""
     send_timeout: float = 30.0

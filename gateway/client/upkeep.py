@@ -174,7 +174,7 @@ class Upkeep:
             await transport.aclose()
 
         attempts = [partial(self._dial, endpoint, nursery) for endpoint in endpoints]
-        index, transport = await first(attempts, discard)
+        index, transport = await first(attempts, discard, self._settings.stagger)
         self._policy.won(endpoints[index])
         self._journal.url = endpoints[index].url
         return transport

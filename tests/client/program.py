@@ -143,8 +143,9 @@ class Machine:
             yield program
 
     def configured(self, user: int, to: int) -> Sequence[str]:
-        """A chat that finds the node by its configuration."""
+        """A chat that finds the node by its configuration, which has QUIC alone."""
         settings = [word for name, port in self.ports.items() for word in ("--set", f"{name}.port={port}")]
+        settings += ["--set", "tcp.enabled=false", "--set", "websocket.enabled=false"]
         return ("chat", "--user", str(user), "--to", str(to), "--data-dir", str(self.data_dir), *settings)
 
     def words(self, kind: str, user: int, to: int) -> Sequence[str]:

@@ -143,7 +143,8 @@ async def everywhere(tmp_path: Path, **sections: Any) -> AsyncIterator[RunningNo
 
 
 async def test_the_first_that_is_up_is_taken(tmp_path: Path) -> None:
-    async with everywhere(tmp_path) as node, user(node, ANNA, url=urls_of(node)) as anna:
+    patient = ClientSettings(stagger=30, connect_timeout=60, start_timeout=60)
+    async with everywhere(tmp_path) as node, user(node, ANNA, url=urls_of(node), settings=patient) as anna:
         assert anna.transport == "quic"
         await node.empty(but=1)  # nothing is left of others
 
@@ -153,7 +154,8 @@ async def test_without_udp_it_is_websocket_and_that_is_remembered(tmp_path: Path
         hole.bind(("127.0.0.1", 0))  # takes everything and answers nothing, as a firewall does
         async with everywhere(tmp_path) as node:
             urls = [f"quic://127.0.0.1:{hole.getsockname()[1]}", *urls_of(node)[1:]]
-            async with user(node, ANNA, url=urls) as anna:
+            settings = ClientSettings(stagger=1, backoff_base=0.02)
+            async with user(node, ANNA, url=urls, settings=settings) as anna:
                 assert anna.transport == "websocket"
                 assert anna._upkeep._policy.endpoints[0].scheme == "quic"
                 anna._upkeep.connection.end(0, "cut")  # type: ignore[union-attr]
