@@ -157,11 +157,13 @@ class LanedLink(Link, Protocol):
     """True until the handshake completes: what is fed may be replayed 0-RTT data."""
     ticket: str
     """Names the TLS ticket by which the peer resumed, so that a session can be bound to it; empty without one."""
-    max_datagram: int
-    """The longest frame that travels as a datagram now, in bytes; 0: none does."""
     parting: tuple[int, str]
     """Code and reason for which the Connection is being closed: what `abort` tells the peer where `say_goodbye` was not
     reached in time, because the peer reads nothing."""
+
+    @property
+    def max_datagram(self) -> int:
+        """The longest frame that travels as a datagram now, in bytes; 0: none does."""
 
     def tickets(self) -> tuple[str, ...]:
         """Names of the TLS tickets issued on this connection so far: a later connection's `ticket` is one of them."""
