@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import trio
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from gateway.client import Client, ClientSettings, Refused, Signal, State, StateChange, Trust, Unreachable, connect
 from gateway.client.laned import LanedConnection
@@ -21,7 +23,7 @@ from gateway.client.transport import TransportFailed
 from gateway.core.settings import LimitSettings
 from gateway.protocol.types import Lane
 from tests.client.server import next_notice, take
-from tests.support.node import LinkKind, RunningNode, client_tls, open_running
+from tests.support.node import LinkKind, RunningNode, client_tls, open_running, server_tls
 
 ANNA, BO = 1001, 1002
 QUICK = ClientSettings(backoff_base=0.02, backoff_cap=0.2)
@@ -124,6 +126,18 @@ async def test_a_session_at_another_path_is_refused_with_the_hint_of_the_node(tm
     async with open_running(tmp_path, "https") as node:
         with pytest.raises(Unreachable, match="HTTP 404 WebTransport sessions are opened at /im"):
             async with user(node, ANNA, url=node.url.replace("/im", "/elsewhere")):
+                pass
+
+
+@pytest.mark.parametrize("kind", ["tcps", "wss", "quic", "https"])
+async def test_one_pin_for_every_transport(kind: LinkKind, tmp_path: Path) -> None:
+    pem = await trio.Path(server_tls().certificate).read_bytes()
+    pin = x509.load_pem_x509_certificate(pem[pem.index(b"-----BEGIN CERTIFICATE") :]).fingerprint(SHA256()).hex()
+    async with open_running(tmp_path, kind) as node:
+        async with user(node, ANNA, trust=Trust(certificate_sha256=(pin,))) as anna:
+            await anna.send("to myself", to_user=ANNA)
+        with pytest.raises(Unreachable, match="not trusted"):
+            async with user(node, ANNA, trust=Trust(certificate_sha256=("ab" * 32,))):
                 pass
 
 

@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from gateway.client.quic_engine import LINK_WINDOW, STREAM_WINDOW
+from gateway.client.quic_lanes import HIGH
 from gateway.client.transport import IncomingStream, StreamRefused
 from gateway.protocol.codes import Code
 from gateway.protocol.types import Lane
@@ -41,6 +42,23 @@ async def test_streams_both_ways_beside_a_conversation() -> None:
         while not taken:
             await trio.sleep(0.01)
         assert taken == {0: picture}
+
+
+async def test_who_sends_too_much_waits() -> None:
+    async with serving() as server, online(server) as (client, _):
+        transport = transport_of(client)
+        out = transport.open_stream()
+        server.deaf = True
+        given = 0
+        with trio.move_on_after(0.3):
+            while True:
+                await out.send_all(bytes(50_000))
+                given += 50_000
+        assert HIGH - 50_000 <= given <= HIGH
+        with trio.move_on_after(0.3):
+            await transport.send_on(Lane.MESSAGE, bytes(10))  # the lane has its own room
+            given = 0
+        assert given == 0
 
 
 async def test_a_stream_nobody_takes_is_refused() -> None:
