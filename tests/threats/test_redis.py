@@ -168,7 +168,7 @@ async def test_t37_whatever_is_the_matter_with_redis(
     wire = Wire(server.port)
     async with trio.open_nursery() as nursery:
         await nursery.start(wire.run)
-        async with open_on_redis(wire.port, thread, bus, "node-1", timeout=1.0) as world:
+        async with open_on_redis(wire.port, thread, bus, "node-1", timeout=2.0) as world:
             peers = [await world.seated(user) for user in range(1, 11)]
             await written_again(world, server, 10)
             trouble = Trouble(kind, server, wire)
@@ -200,7 +200,7 @@ async def test_t37_logins_are_admitted_locally_where_that_is_configured(
     wire = Wire(server.port)
     async with trio.open_nursery() as nursery:
         await nursery.start(wire.run)
-        async with open_on_redis(wire.port, thread, bus, "node-1", timeout=1.0, login=login) as world:
+        async with open_on_redis(wire.port, thread, bus, "node-1", timeout=2.0, login=login) as world:
             trouble = Trouble(kind, server, wire)
             trouble.begin()
             peers = [await world.seated(user) for user in (1, 2, 3)]
