@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 
+from gateway.client.laned import STREAMS
 from gateway.client.quic_engine import LINK_WINDOW, STREAM_WINDOW
 from gateway.client.quic_lanes import HIGH
 from gateway.client.transport import IncomingStream, StreamRefused
@@ -67,6 +69,32 @@ async def test_a_stream_nobody_takes_is_refused() -> None:
         stream_id = peer.send_stream(b"x" * 1000, end=False)
         await peer.until(lambda: peer.quic._streams[stream_id].sender._reset_error_code)
         assert peer.quic._streams[stream_id].sender._reset_error_code == Code.TOO_MANY_STREAMS
+
+
+async def test_no_more_streams_are_taken_at_a_time_than_there_may_be() -> None:
+    """Short ones are over before they are taken, so that QUIC's own limit does not count them."""
+    async with serving() as server, online(server) as (client, peer):
+        began = 0
+        go = trio.Event()
+
+        async def take_stream(stream: IncomingStream) -> None:
+            nonlocal began
+            began += 1
+            await go.wait()
+
+        client._journal.take_stream = take_stream
+        for number in range(STREAMS + 8):
+            peer.send_stream(b"short")
+            await peer.until(lambda: not any(stream_id & 2 for stream_id in peer.quic._streams))
+            assert began <= min(number + 1, STREAMS)
+        while began < STREAMS:
+            await trio.sleep(0.01)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert began == STREAMS
+        go.set()
+        peer.send_stream(b"short")
+        while began < STREAMS + 1:
+            await trio.sleep(0.01)
 
 
 async def test_a_stream_that_is_stopped_or_reset_is_refused_and_the_link_goes_on() -> None:
