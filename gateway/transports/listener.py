@@ -38,6 +38,9 @@ SILENCE: Final = 10.0
 PROXY_HEADER: Final = 1.0
 """Seconds from accept in which a trusted proxy's header must be complete: proxies write it at once, before
 anything the client says, so no client can stretch it. What it took counts against the link's own deadline."""
+UNSENT: Final = 131_072
+"""Bytes that the kernel holds of one connection beyond what is on its way. It would take 4 MB from a client that reads
+slowly, and a message would wait behind that much of a file; and what it holds counts against nobody's outbox."""
 Address = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -131,6 +134,8 @@ class Listener:
             listening.setblocking(False)
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is accepted inherits it
+            if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)  # and this
             if self._reuse_port:
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:

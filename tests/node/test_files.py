@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import random
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,15 +21,18 @@ from gateway.logic.groups import create_group
 from gateway.logic.settings import STORE_FILE
 from gateway.node import open_node
 from gateway.protocol.codes import Code
-from gateway.protocol.files import CHUNK
-from gateway.protocol.messages import ErrorMessage
-from tests.support.files import ack_of, chunks_of, offer_of
+from gateway.protocol.files import CHUNK, file_reference
+from gateway.protocol.messages import ErrorMessage, FileAck
+from gateway.transports.tcp import TcpLink
+from tests.support.files import ack_of, chunks_of, offer_of, send_file
 from tests.support.lossy import LossyPath, Weather
 from tests.support.node import LinkKind, RunningNode, client_tls, open_running, test_config
 
 PATIENCE = 60.0
 KINDS: tuple[LinkKind, ...] = ("tcp", "ws", "quic", "https")
 MEGABYTE = 1_048_576
+SIOCOUTQNSD = 0x894B
+"""Linux: bytes of a socket that are not sent yet."""
 
 
 @asynccontextmanager
@@ -290,6 +295,30 @@ async def half_sent(running: RunningNode, content: bytes, name: str) -> None:
     await ack_of(peer, received=20 * CHUNK)
     await peer.hang_up()
     await running.empty()
+
+
+async def test_a_slow_reader_has_little_of_a_file_before_a_message(tmp_path: Path) -> None:
+    """The kernel would take megabytes of it, and a message would wait behind them all."""
+    content = random.Random(1).randbytes(8 * MEGABYTE)
+    with trio.fail_after(PATIENCE):
+        async with open_running(tmp_path / "data") as running:
+            alice = await running.seated(1001)
+            offer = offer_of(content, to_user=1001)
+            await send_file(alice, content, offer)
+            bob = await running.seated(1001, "desk")
+            await bob.send(FileAck(file_id=file_reference(1001, offer.file_id)))
+            while running.hub.metrics.file_bytes_sent < MEGABYTE // 8:
+                await trio.sleep(0.001)
+            before = -1
+            while before != running.hub.metrics.file_bytes_sent:  # until nothing more is taken: bob reads nothing
+                before = running.hub.metrics.file_bytes_sent
+                await trio.sleep(0.05)
+            assert before < len(content)
+            connection = running.hub.registry.of_user(1001)[1]
+            unsent = struct.unpack("i", fcntl.ioctl(cast(TcpLink, connection.link).fd, SIOCOUTQNSD, b"\0" * 4))[0]
+            assert unsent < MEGABYTE // 4
+            for peer in (alice, bob):
+                await peer.hang_up()
 
 
 async def test_a_store_of_ones_own_and_none(tmp_path: Path) -> None:
