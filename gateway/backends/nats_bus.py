@@ -11,13 +11,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
 import trio
 
 from gateway.backends.asyncio_thread import AsyncioThread
 from gateway.backends.nats_carrier import Carrier
 from gateway.backends.nats_jetstream import JetStream
 from gateway.backends.nats_parcels import Parcels, StreamStatistics
+from gateway.backends.nats_statistics import NatsBusStatistics
 from gateway.backends.nats_stream import StreamSide
 from gateway.backends.nats_taking import Item, Taking
 from gateway.backends.settings_nats import NatsSettings
@@ -36,37 +36,6 @@ SLICE: Final = 128
 """Payloads handed to handlers until other tasks have their turn."""
 LOG_INTERVAL: Final = 1.0
 """Seconds between two log lines about one failing handler, or about payloads dropped on arrival."""
-
-
-class NatsBusStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """What a NatsBus has done and holds."""
-
-    published: int
-    """Payloads taken; each of them is confirmed, held, dropped, or was held when `run` ended."""
-    refused: int
-    """Payloads that `publish` said no to."""
-    confirmed: int
-    """Payloads that the server has."""
-    dropped: int
-    """Payloads taken that no server wanted: over its own limit."""
-    received: int
-    """Payloads that arrived."""
-    overrun: int
-    """Payloads dropped on arrival, because as many waited for handlers as may."""
-    handed_on: int
-    failures: int
-    """Exceptions out of handlers."""
-    held_messages: int
-    """Payloads taken and not yet confirmed; what the bound counts."""
-    held_bytes: int
-    waiting_messages: int
-    """Payloads that arrived and wait for their handlers."""
-    waiting_bytes: int
-    subscriptions: int
-    connections: int
-    """Clients that were connected, one after another."""
-    round_trip: float
-    """Seconds of the last PING."""
 
 
 class _Subscription:
@@ -215,18 +184,19 @@ class NatsBus:
 
     def statistics(self) -> NatsBusStatistics:
         """Counters since the start, and what is held now."""
+        received = self._received  # once: the asyncio thread goes on counting
         return NatsBusStatistics(
             published=self._published,
             refused=self._refused,
             confirmed=self._confirmed,
             dropped=self._dropped,
-            received=self._received,
+            received=received,
             overrun=self._overrun,
             handed_on=self._handed_on,
             failures=self._failures,
             held_messages=self._held_messages,
             held_bytes=self._held_bytes,
-            waiting_messages=self._received - self._handed_on,
+            waiting_messages=received - self._handed_on,
             waiting_bytes=self._received_bytes - self._handed_bytes,
             subscriptions=len(self._subscriptions),
             connections=self._connections,

@@ -9,7 +9,8 @@ from typing import Any
 import trio
 
 from gateway.backends.asyncio_thread import AsyncioThread
-from gateway.backends.nats_bus import NatsBus, NatsBusStatistics
+from gateway.backends.nats_bus import NatsBus
+from gateway.backends.nats_statistics import NatsBusStatistics
 from gateway.backends.settings_nats import NatsSettings, NatsStreamSettings
 
 PATIENCE = 30.0
