@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import trio
@@ -33,7 +33,7 @@ RENEWAL = 30.0
 BATCH = 500
 """Locations or sessions asked for together: enough to keep every lane of a store busy, and done in time."""
 AGAIN = 1.0
-"""Seconds, or up to a fifth less, until what could not be renewed is tried again, and what could with it."""
+"""Seconds until what could not be renewed is tried again; then twice as long each time, up to RENEWAL."""
 RELEASE_TIMEOUT = 3.0
 
 
@@ -130,51 +130,52 @@ class Seats:
     # -- upkeep --------------------------------------------------------------------------------------------
 
     async def _keep(self) -> None:
-        failed = False
+        failed: list[Location] = []
+        due = self._hub.now()
+        again = AGAIN
         while True:
+            now = self._hub.now()
+            if now >= due:
+                due = now + RENEWAL * random.uniform(0.8, 1.0)  # nodes that started together drift apart
             recovered = False
-            pause = AGAIN if failed and self._locations.healthy else RENEWAL
-            with trio.move_on_after(pause * random.uniform(0.8, 1.0)):  # nodes that started together drift apart
+            with trio.move_on_at(min(due, now + again) if failed else due):
                 await self._locations.wait_recovered()
                 recovered = True
-            failed = False
-            for batch in self._batches():
-                failed |= not await self._renew(batch, recovered)
-            if self._sessions is not None:
-                for batch in self._batches():
+            everything = recovered or self._hub.now() >= due
+            again = AGAIN if everything else min(2 * again, RENEWAL)
+            seats = self._seats.values() if everything else failed
+            failed = await self._renew_all(self._present(seats), ask=not recovered and everything)
+            if self._sessions is not None and everything:
+                for batch in _batches(self._present(self._seats.values())):
                     await self._put(self._sessions, [self._seated(each.conn_id) for each in batch])
 
-    def _batches(self) -> Iterator[Sequence[Location]]:
-        seats = [seat for seat in self._seats.values() if self._seated(seat.conn_id) is not None]
-        return (seats[start : start + BATCH] for start in range(0, len(seats), BATCH))
+    async def _renew_all(self, seats: Sequence[Location], *, ask: bool) -> list[Location]:
+        """Renew these; with `ask`, enter anew only those that turn out to be lost. Returns those that failed."""
+        failed: list[Location] = []
+        reason = ""
+        for batch in _batches(seats):
+            try:
+                with trio.fail_after(RENEWAL):
+                    lost = await self._locations.renew(batch) if ask else batch
+                    errors = await self._reclaim(self._present(lost))
+            except Exception as error:
+                errors = [(each, repr(error)) for each in batch]
+            failed += [location for location, _ in errors]
+            reason = errors[-1][1] if errors else reason
+        if failed:
+            log.warning("renewal_failed", extra={"locations": len(failed), "error": reason})
+        return failed
 
-    def _seated(self, conn_id: int) -> Connection | None:
-        """The connection, unless it is about to end."""
-        connection = self._hub.registry.connection(conn_id)
-        if connection is None or connection.session is None or connection.closing:
-            return None
-        return connection
-
-    async def _renew(self, batch: Sequence[Location], recovered: bool) -> bool:
-        """Whether it worked. After an outage all may be gone: then there is no use in asking which of them are not."""
-        try:
-            with trio.fail_after(RENEWAL):
-                lost = batch if recovered else await self._locations.renew(batch)
-                return await self._reclaim([each for each in lost if self._seated(each.conn_id) is not None])
-        except Exception as error:
-            log.warning("renewal_failed", extra={"locations": len(batch), "error": repr(error)})
-            return False
-
-    async def _reclaim(self, lost: Sequence[Location]) -> bool:
+    async def _reclaim(self, lost: Sequence[Location]) -> list[tuple[Location, str]]:
         """Locations of seated connections that are not ours any more: enter them again, or give way to newer ones."""
         if not lost:
-            return True
-        failed: list[StoreUnavailable] = []
+            return []
+        failed: list[tuple[Location, str]] = []
         outcomes = await self._locations.reclaim(lost, self._hub.login.policy)
         for location, outcome in zip(lost, outcomes, strict=True):
             connection = self._hub.registry.connection(location.conn_id)
             if isinstance(outcome, StoreUnavailable):
-                failed.append(outcome)
+                failed.append((location, str(outcome)))
                 continue
             try:
                 self._displace(location, outcome)
@@ -183,9 +184,17 @@ class Seats:
                     connection.close(refused.code, refused.message)
             if location.conn_id not in self._seats:  # it ended meanwhile, maybe before the claim
                 await self.release(location)
-        if failed:
-            log.warning("reclaim_failed", extra={"locations": len(failed), "error": str(failed[0])})
-        return not failed
+        return failed
+
+    def _present(self, locations: Iterable[Location]) -> list[Location]:
+        return [each for each in locations if self._seated(each.conn_id) is not None]
+
+    def _seated(self, conn_id: int) -> Connection | None:
+        """The connection, unless it is about to end."""
+        connection = self._hub.registry.connection(conn_id)
+        if connection is None or connection.session is None or connection.closing:
+            return None
+        return connection
 
     # -- sessions ------------------------------------------------------------------------------------------
 
@@ -228,3 +237,7 @@ class Seats:
             transport=location.transport,
             region=location.region,
         )
+
+
+def _batches(locations: Sequence[Location]) -> Iterator[Sequence[Location]]:
+    return (locations[start : start + BATCH] for start in range(0, len(locations), BATCH))
