@@ -38,6 +38,9 @@ async def test_from_start_to_drain(tmp_path: Path) -> None:
             assert "\naccess_auth_success 1\n" in scraped
             assert "\naccess_messages_received 1\n" in scraped
             assert "1001" not in "".join(line for line in scraped.splitlines() if line.startswith("access_"))
+            shown = (await asker.ask("/books")).text
+            assert "logic_upstreams" in shown
+            assert "DOES NOT ADD UP" not in shown
             running.signal(signal.SIGTERM)
             assert (await running.event("draining"))["signal"] == "SIGTERM"
         assert await running.ended() == 0
