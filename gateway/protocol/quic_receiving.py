@@ -307,7 +307,7 @@ class ReceivingConnection(SturdyConnection):
         first, at = varint(plain, at)
         if ranges or first > largest or largest >= self._packet_number:
             return 0
-        space = self._space
+        space = self._spaces[Epoch.ONE_RTT]  # `_space` is for what has settled: this may come before
         sent = space.sent_packets
         if sent and next(iter(sent)) <= largest:
             self._loss.on_ack_received(

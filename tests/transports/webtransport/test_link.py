@@ -18,8 +18,9 @@ from gateway.transports.quic.door import QuicDoor
 from gateway.transports.settings_quic import QuicSettings
 from gateway.transports.settings_webtransport import WebTransportSettings
 from gateway.transports.webtransport import link as module
+from gateway.transports.webtransport.http3 import Http3
 from gateway.transports.webtransport.link import WebTransportLink
-from tests.support.quic_peer import PATIENCE, QuicClient, open_quic
+from tests.support.quic_peer import PATIENCE, Pipe, QuicClient, open_quic
 from tests.support.webtransport_peer import answered, ask, open_pipe, say_settings, start_session
 
 ORIGIN = "https://chat.example.org"
@@ -286,6 +287,35 @@ async def test_streams_and_datagrams_sent_with_the_connect_are_kept(tmp_path: Pa
         notes = await there.last()
         await notes.until(lambda: notes.lanes == {Lane.CONTROL: b"early", Lane.MESSAGE: b"also"})
         await notes.until(lambda: notes.datagrams == [b"typing"])
+
+
+async def test_t14_a_connect_in_early_data_is_answered_after_the_handshake_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early: list[tuple[bool, bool]] = []
+    decide = Http3.decide
+
+    def deciding(self: Http3) -> None:
+        before = self.session.id is not None
+        decide(self)
+        early.append((self._peer.early, self.session.id is not None and not before))
+
+    monkeypatch.setattr(Http3, "decide", deciding)
+    async with world(tmp_path) as there:
+        async with connected(there) as client:
+            ticket = await client.wait_ticket()
+        requests: list[Pipe] = []
+
+        def said_early(client: QuicClient) -> None:
+            say_settings(client)
+            requests.append(ask(client))
+
+        async with open_quic(there.address, alpn="h3", ticket=ticket, early=said_early) as client:
+            assert (await client.wait_handshaken()).early_data_accepted
+            assert (await answered(requests[0]))[0] == 200
+            assert not (await there.last()).link.early
+    assert (True, False) in early, "it came early"
+    assert (True, True) not in early, "and was not answered then"
 
 
 async def test_t20_breaking_http3_closes_with_its_code(tmp_path: Path) -> None:
