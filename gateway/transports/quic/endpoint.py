@@ -90,6 +90,7 @@ class QuicEndpoint:
             unidirectional=settings.max_unidirectional_streams,
             early_data=settings.early_data,
             issued=self._issued,
+            moved=self._moved,
         )
         self._counts = Counts()
         self._pump: Pump | None = None
@@ -285,6 +286,9 @@ class QuicEndpoint:
 
     def _issued(self, cid: bytes, peer: QuicPeer) -> None:
         self._known[cid] = peer
+
+    def _moved(self) -> None:
+        self._counts.migrations += 1
 
     def _tell(self, peer: QuicPeer, event: QuicEvent, now: float) -> None:
         """Hand one event to the handler, which is made when there is the first one to hand."""

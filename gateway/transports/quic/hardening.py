@@ -54,6 +54,8 @@ class Terms:
     early_data: bool
     issued: Callable[[bytes, Any], None]
     """Told of each connection id, and whose it is, before the peer can be."""
+    moved: Callable[[], None]
+    """Told when a client goes on from another address."""
 
 
 class HardenedConnection(SettledConnection):
@@ -83,6 +85,8 @@ class HardenedConnection(SettledConnection):
         self.restrict(terms.window, terms.stream_window)
         self.budget = Budget(terms.rates)
         self._now = 0.0
+        self._home: NetworkAddress = None
+        """Where it sends to, to see it change."""
         self._local_max_streams_bidi.value = self._local_max_streams_bidi.sent = terms.bidirectional
         self._local_max_streams_uni.value = self._local_max_streams_uni.sent = terms.unidirectional
         self._local_active_connection_id_limit = ACTIVE_IDS  # as many of the client's are kept, and cost it and us
@@ -193,6 +197,11 @@ class HardenedConnection(SettledConnection):
         """As aioquic's."""
         self._now = now
         super().receive_datagram(data, addr, now)
+        path = self._network_paths[0].addr if self._network_paths else self._home
+        if path != self._home:
+            if self._home is not None:
+                self.terms.moved()
+            self._home = path
 
     def _get_or_create_stream(self, frame_type: int, stream_id: int) -> QuicStream:
         """Unpatched: streams are opened as fast as packets come."""

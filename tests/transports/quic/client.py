@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -70,7 +71,11 @@ class Client:
                 nursery.start_soon(self._keep_time)
                 while True:
                     with trio.CancelScope() as self._reading:
-                        data, _ = await self._sock.recvfrom(65_536)
+                        try:
+                            data, _ = await self._sock.recvfrom(65_536)
+                        except (OSError, trio.ClosedResourceError):  # of the socket that we moved away from
+                            await trio.lowlevel.checkpoint()
+                            continue
                         self.received.append(data)
                         if self.quic._connect_called:
                             self.quic.receive_datagram(data, self.server, trio.current_time())
@@ -116,7 +121,8 @@ class Client:
         altered = self.intercept(data)
         if altered is not None:
             self.sent += len(altered)
-            await self._sock.sendto(altered, self.server)
+            with contextlib.suppress(OSError, trio.ClosedResourceError):  # we moved meanwhile: lost on the way
+                await self._sock.sendto(altered, self.server)
 
     async def _keep_time(self) -> None:
         while True:

@@ -51,6 +51,7 @@ def terms(**fields: Any) -> Terms:
         "unidirectional": 50,
         "early_data": True,
         "issued": lambda _cid, _peer: None,
+        "moved": lambda: None,
     }
     return Terms(**{**settings, **fields})
 
