@@ -156,6 +156,10 @@ class Files:
             return self._ack(offer.file_id[:64], Code.INVALID_PAYLOAD, problem, frame.seq)
         self.metrics.file_frames += 1
         dispatcher.spend(connection, session, OFFER_COST)
+        running = self._running(connection, offer)
+        if running is not None:
+            running.asked_again(frame.seq)
+            return None
         upload = Upload(self, connection, session.user_id, offer, frame.seq)
         code = self._begin(upload)
         if not code:
@@ -218,16 +222,21 @@ class Files:
             return Code.GOING_AWAY
         if offer_problem(offer):
             return Code.INVALID_PAYLOAD
-        desk = self._desks.get(connection.id)
-        upload = desk.uploads.get(offer.file_id) if desk is not None else None
-        if upload is not None and upload.stream is None and upload.offer == offer:
-            upload.stream = stream
-            return upload
+        running = self._running(connection, offer)
+        if running is not None:
+            running.stream = stream
+            return running
         if not session.bucket.spend(self.hub.now(), OFFER_COST):
             return Code.RATE_LIMITED
         upload = Upload(self, connection, session.user_id, offer, seq)
         upload.stream, upload.restart = stream, True
         return self._begin(upload) or upload
+
+    def _running(self, connection: Connection, offer: FileOffer) -> Upload | None:
+        """The upload that the same offer began on this connection and that has no stream."""
+        desk = self._desks.get(connection.id)
+        upload = desk.uploads.get(offer.file_id) if desk is not None else None
+        return upload if upload is not None and upload.stream is None and upload.offer == offer else None
 
     def _begin(self, upload: Upload) -> Code:
         self.metrics.files_offered += 1

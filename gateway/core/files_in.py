@@ -78,6 +78,7 @@ class Upload:
         self._waiting: deque[tuple[int, bytes]] = deque()
         self._waiting_bytes = 0
         self._braked = False
+        self._opened = False
         self._ended = False
         self._lost = False
         self._wake = Wake()
@@ -97,6 +98,12 @@ class Upload:
         """The sender says that this was all."""
         self._ended = True
         self._wake.wake()
+
+    def asked_again(self, seq: int) -> None:
+        """The same offer once more: how much is there?"""
+        self._seq = seq
+        if self._opened:
+            self._tell(Code.OK)
 
     def lost(self) -> None:
         """The sender is gone, or gave up."""
@@ -162,6 +169,7 @@ class Upload:
     async def _fill_and_close(self, writer: FileWriter) -> None:
         try:
             self.received = self._position = writer.received
+            self._opened = True
             self._tell(Code.OK)
             await self._fill(writer)
             if not await writer.finish():

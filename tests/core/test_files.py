@@ -281,9 +281,14 @@ async def test_two_uploads_of_one_file_at_once_do_not_mix(autojump_clock: Clock)
         one, other = await world.seated(1001), await world.seated(1001, "desk")
         await one.send(offer_of(CONTENT))
         await ack_of(one)
-        for peer in (one, other):
-            await peer.send(offer_of(CONTENT))
-            assert (await peer.receive(FileAck)).code == Code.TOO_MANY_STREAMS
+        await other.send(offer_of(CONTENT))
+        assert (await other.receive(FileAck)).code == Code.TOO_MANY_STREAMS
+        await one.send(offer_of(CONTENT[:5]))  # another offer under the same name
+        assert (await one.receive(FileAck)).code == Code.TOO_MANY_STREAMS
+        seq = await one.send(offer_of(CONTENT))  # the same one: how far is it?
+        frame = await one.frame()
+        assert frame is not None
+        assert (frame.seq, decode(frame)) == (seq, FileAck(file_id="f-1"))
         for chunk in chunks_of(CONTENT):
             await one.send(chunk)
         assert (await ack_of(one, received=len(CONTENT))).message == REFERENCE
