@@ -53,8 +53,8 @@ class FileFetcher:
         """
         if self._path.exists():
             raise FileExistsError(f"{self._path} exists already")
-        await trio.to_thread.run_sync(self._open)
         try:
+            await trio.to_thread.run_sync(self._open)
             with (
                 self._journal.files.fetching(self._fetching),
                 self._fetching.patiently(f"fetching {self._file.name!r}"),
@@ -62,7 +62,8 @@ class FileFetcher:
                 await self._attempts()
                 await trio.to_thread.run_sync(self._finish)
         finally:
-            os.close(self._descriptor)
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
 
     async def _attempts(self) -> None:
         backoff = Backoff(RETRY, self._journal.settings.backoff_cap, self._journal.random)
