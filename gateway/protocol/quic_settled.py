@@ -163,13 +163,17 @@ class SettledConnection(ReceivingConnection):
                 busy = self._fill_streams(busy, frames, handlers, left)
             eliciting = has_data and len(frames) > due
             if not frames:
-                return leaving
+                break
             packet = self._protected(b"".join(frames))
             leaving.append((packet, path.addr))
             path.bytes_sent += len(packet)
             if not eliciting:
-                return leaving
+                break
             self._on_sent(Sent(self._packet_number - 1, len(packet), now, handlers), space, now)
+        if len(busy) > 1:  # whose turn it is comes first the next time
+            waiting = set(busy)
+            self._streams_queue = busy + [stream for stream in self._streams_queue if stream not in waiting]
+        return leaving
 
     @staticmethod
     def _fill_datagrams(pending: Any, frames: list[bytes], left: int) -> int:
