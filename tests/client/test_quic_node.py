@@ -64,7 +64,7 @@ async def test_a_signal_travels_by_datagram(kind: LinkKind, tmp_path: Path, monk
             await trio.sleep(0.01)
         monkeypatch.undo()
         assert anna.signal(to_user=BO, kind="typing", data=b"x" * 900)
-        assert transport_of(anna).unacknowledged(Lane.CONTROL) == before  # not a byte on the stream
+        assert transport_of(anna).unacknowledged(Lane.CONTROL) <= before  # not a byte on the stream
         assert (await next_notice(bo, Signal)).data == b"x" * 900
         assert node.hub.metrics.datagrams >= 1
 
