@@ -17,9 +17,10 @@ from gateway.client.bell import Bell
 from gateway.client.errors import FileFailed, describe
 from gateway.client.messages import Delivery, OfferedFile, Receipt
 from gateway.client.transport import IncomingStream
+from gateway.protocol.chunks import chunk_frame
 from gateway.protocol.codes import Code, Reconnect, reconnect_after
 from gateway.protocol.files import FILE_CONTENT, offer_problem, parse_announcement, parse_reference
-from gateway.protocol.messages import FileAck, FileChunk, FileOffer, decode, encode
+from gateway.protocol.messages import FileAck, FileChunk, FileOffer, decode
 from gateway.protocol.types import AckStatus, MsgType
 
 if TYPE_CHECKING:
@@ -265,7 +266,7 @@ class Files:
             if each.connection is connection:
                 chunk = each.next_chunk()
                 if chunk is not None:
-                    return encode(chunk, seq=seq, timestamp=now_ms)
+                    return chunk_frame(chunk, seq=seq, timestamp=now_ms)
         return None
 
     async def take_stream(self, stream: IncomingStream) -> None:

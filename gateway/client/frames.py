@@ -14,6 +14,7 @@ from gateway.client.errors import RequestFailed, describe
 from gateway.client.files import offered
 from gateway.client.messages import Complaint, Delivery, Event, Receipt, Signal
 from gateway.protocol import messages
+from gateway.protocol.chunks import read_chunk
 from gateway.protocol.codes import ANSWERED, Code
 from gateway.protocol.types import AckStatus, MsgType
 
@@ -169,7 +170,7 @@ def on_file_ack(connection: Connection, frame: Frame) -> None:
 
 def on_file_chunk(connection: Connection, frame: Frame) -> None:
     """A part of a file that we asked for."""
-    connection.journal.files.chunk(connection, cast(messages.FileChunk, messages.decode(frame)))
+    connection.journal.files.chunk(connection, read_chunk(frame))
 
 
 def on_error(connection: Connection, frame: Frame) -> None:

@@ -20,9 +20,10 @@ from gateway.core.files_in import FileRefused, FileSink, Upload
 from gateway.core.files_out import Fetch
 from gateway.core.link import IncomingStream, Lane, StreamSink, has_lanes
 from gateway.core.settings_files import FileSettings
+from gateway.protocol.chunks import read_chunk
 from gateway.protocol.codes import Code
 from gateway.protocol.files import CHUNK, offer_problem, parse_reference
-from gateway.protocol.messages import FileAck, FileChunk, FileOffer, Message, decode, encode, packet, type_of
+from gateway.protocol.messages import FileAck, FileOffer, Message, decode, encode, packet, type_of
 from gateway.protocol.types import MsgType
 
 if TYPE_CHECKING:
@@ -171,8 +172,7 @@ class Files:
         """Bytes of a file that was offered on this connection."""
         session = connection.session
         assert session is not None
-        chunk = decode(frame)
-        assert isinstance(chunk, FileChunk)
+        chunk = read_chunk(frame)
         desk = self._desks.get(connection.id)
         upload = desk.uploads.get(chunk.file_id) if desk is not None else None
         late = desk is not None and chunk.file_id in desk.ended

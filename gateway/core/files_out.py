@@ -12,6 +12,7 @@ import trio
 from gateway.core.file_store import FileReader, StoreBroken, StoredFile
 from gateway.core.files_in import FileRefused
 from gateway.core.link import LanedLink, LinkClosed, has_lanes
+from gateway.protocol.chunks import chunk_frame
 from gateway.protocol.codes import Code
 from gateway.protocol.files import CHUNK
 from gateway.protocol.messages import FileAck, FileChunk, FileOffer, encode
@@ -139,7 +140,7 @@ class Fetch:
         async def send(offset: int, data: bytes) -> None:
             await connection.wait_quiet()
             chunk = FileChunk(file_id=self.reference, offset=offset, data=data, last=offset + len(data) == size)
-            connection.reply(encode(chunk, seq=self._seq, timestamp=self._files.hub.wall_ms()))
+            connection.reply(chunk_frame(chunk, seq=self._seq, timestamp=self._files.hub.wall_ms()))
 
         await self._pump(reader, CHUNK, send)
 

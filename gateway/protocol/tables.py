@@ -41,7 +41,7 @@ class Table(Generic[T]):
         Raises:
             ValueError: a number beyond the schema's type, or a text with lone surrogates.
         """
-        builder = flatbuffers.Builder(256)
+        builder = flatbuffers.Builder(256 + sum(field.room(value) for field in self._fields))
         try:
             builder.Finish(self.write(builder, value))
         except TypeError as error:  # flatbuffers' word for a number out of range
@@ -89,6 +89,10 @@ class _Field:
         self.one = getattr(getattr(module, table), camel)
         self._slot = 4 + 2 * index
 
+    def room(self, value: Any) -> int:
+        """About how many bytes it takes beside the table: growing a builder copies all it holds."""
+        return 0
+
     def prepare(self, builder: flatbuffers.Builder, value: Any) -> Any:
         """What `add` takes; None to leave the field out."""
         return value
@@ -108,6 +112,9 @@ class _Text(_Field):
 
 
 class _Bytes(_Field):
+    def room(self, value: Any) -> int:
+        return len(getattr(value, self.name))
+
     def prepare(self, builder: flatbuffers.Builder, value: bytes) -> Any:
         return builder.CreateByteVector(value) if value else None
 
