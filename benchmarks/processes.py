@@ -29,6 +29,15 @@ def on_core(number: int) -> None:
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[number]})
 
 
+def prefer(pid: int, nice: int) -> None:
+    """Give a process, and the session that it is in, precedence over others (below 0, as root) or the reverse."""
+    if nice:
+        os.setpriority(os.PRIO_PROCESS, pid, nice)
+        group = Path(f"/proc/{pid}/autogroup")  # sessions share the processor first, their processes after that
+        if group.exists():
+            group.write_text(str(nice))
+
+
 def until_told() -> None:
     """In a server: leave when whoever started us has ended or closed our input."""
     threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
