@@ -276,6 +276,8 @@ def _quic(config: Config, files: bool) -> Iterator[Problem]:
             f"{quic.stream_window} must be at most a sixth of quic.receive_window, {quic.receive_window}: what files "
             "hold must leave room for messages",
         )
+    if config.webtransport.enabled and not quic.datagrams:
+        yield ("webtransport.enabled", "quic.datagrams"), "must be false: WebTransport needs quic.datagrams"
     if quic.secret and len(quic.secret) < SHORTEST_SECRET:
         yield ("quic.secret",), f"must have {SHORTEST_SECRET} characters or more"
     if quic.key and not quic.certificate:

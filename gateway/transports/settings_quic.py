@@ -37,7 +37,7 @@ class QuicSettings(Settings, frozen=True):
     stream_window: Annotated[int, Meta(ge=16_384, le=2_097_152)] = 262_144
     """The same for one stream. A file travels at most this many bytes per round trip."""
     datagrams: bool = True
-    """Whether heartbeats and Signals may travel by DATAGRAM frames."""
+    """Whether heartbeats and Signals may travel by DATAGRAM frames. WebTransport needs them."""
     early_data: bool = True
     """Whether 0-RTT data is accepted, within the rules of protocol section 4."""
     tickets: Annotated[int, Meta(ge=0, le=10_000_000)] = 20_000

@@ -120,6 +120,7 @@ async def test_with_a_certificate_of_ones_own_no_fingerprint_is_told_and_it_is_r
         ({"key": "none.key"}, "quic.certificate: must name the certificate that quic.key belongs to"),
         ({"host": "0.0.0.0"}, "quic.certificate: must be set"),
         ({"receive_window": 1_000_000}, "quic.stream_window: 262144 must be at most a sixth of quic.receive_window"),
+        ({"datagrams": False}, "webtransport.enabled: must be false: WebTransport needs quic.datagrams"),
         ({"idle_timeout": 90.0}, "quic.idle_timeout: 90 must be more than heartbeat.timeout"),
         ({"secret": "short"}, "quic.secret: must have 32 characters"),
     ],
