@@ -85,7 +85,7 @@ def configuration() -> QuicConfiguration:
 async def opened(port: int, count: int, *, stay: asyncio.Event | None) -> list[Client]:
     """So many clients logged in, AT_ONCE of them on their way at a time; they leave at once unless they are to stay."""
     clients: list[Client] = []
-    ready = asyncio.Semaphore(0)
+    ready: asyncio.Queue[None] = asyncio.Queue()
     places = asyncio.Semaphore(AT_ONCE)
 
     async def one(user: int) -> None:
@@ -96,17 +96,17 @@ async def opened(port: int, count: int, *, stay: asyncio.Event | None) -> list[C
             client.log_in(user)
             await asyncio.wait_for(client.welcome.wait(), PATIENCE)
         clients.append(client)
-        ready.release()
+        ready.put_nowait(None)
         if stay is not None:
             await stay.wait()
         await asyncio.wait_for(live.__aexit__(None, None, None), PATIENCE)
 
     first = os.getpid() * 1_000_000  # no two loads log in as the same user
     tasks = [asyncio.create_task(one(first + number)) for number in range(count)]
-    everybody = asyncio.ensure_future(asyncio.gather(*tasks))  # one that fails is heard of at once
+    everybody: asyncio.Future[Any] = asyncio.gather(*tasks)  # one that fails is heard of at once
     for _ in range(count):
-        waiting = asyncio.ensure_future(ready.acquire())
-        await asyncio.wait({waiting, everybody}, return_when=asyncio.FIRST_COMPLETED)
+        another: asyncio.Future[Any] = asyncio.ensure_future(ready.get())
+        await asyncio.wait([another, everybody], return_when=asyncio.FIRST_COMPLETED)
         if everybody.done():
             everybody.result()
     if stay is None:
