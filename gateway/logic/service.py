@@ -210,7 +210,7 @@ class LogicService:
             else:
                 yield job, outcome
         self._failing = bool(again)
-        self._trying = FIRST_TRY if again else 2 * self._trying
+        self._trying = FIRST_TRY if again else min(2 * self._trying, self._settings.commit_messages)
         self._kept[:0] = again
 
     async def _write(self, writes: Sequence[Write]) -> Sequence[Outcome | Failed]:

@@ -288,3 +288,19 @@ async def test_nothing_is_left_after_many_losses(server: NatsServer) -> None:
             await until(lambda: bus.healthy)
             assert bus.statistics().connections == i + 2
         await until(lambda: held() <= before)
+
+
+async def test_t36_back_again_payloads_wait_for_those_who_are_to_hear_them(server: NatsServer) -> None:
+    """NATS forgets what reaches it before its subscriber has come back too."""
+    inbox = Inbox()
+    async with running_bus(settings(server.url, reconnect_cap=2.0)) as bus, running_bus(settings(server.url)) as other:
+        other.subscribe(SUBJECT, inbox)
+        await server.kill()
+        await until(lambda: not bus.healthy and not other.healthy)
+        assert bus.publish(SUBJECT, b"kept")
+        await server.start()
+        with trio.fail_after(PATIENCE):
+            await bus.wait_healthy()
+        await trio.sleep(0.2)
+        assert bus.statistics().confirmed == 0
+        assert await inbox.wait(1) == [b"kept"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from gateway._framing import build_chat, build_upstream, parse_frame
 from gateway.backends.memory import MemoryBus
 from gateway.logic.function import FunctionLogic, Incoming, Stored
 from gateway.logic.push import Push
+from gateway.logic.service import FIRST_TRY
 from gateway.logic.settings import LogicSettings
 from gateway.logic.store import Outcome, Post, Store, StoreFailed, Write
 from gateway.protocol.types import AckStatus, MsgType
@@ -86,6 +88,32 @@ async def test_a_failing_store_is_waited_for_and_others_are_told_at_once(path: P
         assert outcomes(alice) == [(name, STORED, 0) for name in names]
         assert [chat.msg_id for chat in bob.chats] == names
         assert all(account.balanced for account in world.service.books())
+
+
+async def test_a_store_that_comes_back_is_asked_for_little_at_first(path: Path) -> None:
+    sizes: list[int] = []
+    moods: list[Moody] = []
+
+    class Measured(Moody):
+        async def write(self, writes: Sequence[Write], now_ms: int) -> list[Outcome]:
+            sizes.append(len(writes))
+            return await super().write(writes, now_ms)
+
+    def wrap(store: Store) -> Store:
+        moods.append(Measured(store))
+        return moods[0]
+
+    async with open_world(path, wrap=wrap, durable=True) as world:
+        alice = world.device(1)
+        moods[0].error = StoreFailed("gone")
+        entrust(alice, *(f"m{number}" for number in range(1_000)))
+        await until(lambda: world.service.statistics().store_failures > 1 and held(world) == 1_000)
+        sizes.clear()
+        moods[0].error = None
+        await until(lambda: len(alice.acks) == 1_000)
+        assert sizes[0] <= FIRST_TRY
+        assert all(later <= 2 * earlier for earlier, later in pairwise(sizes[1:-1]))
+        assert max(sizes) <= world.service._settings.commit_messages
 
 
 async def test_one_that_breaks_the_store_is_found_among_the_innocent(path: Path) -> None:
