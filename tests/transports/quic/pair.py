@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from aioquic._buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
@@ -86,7 +86,7 @@ class Pair:
         self.told: list[QuicEvent] = []
         self.lost: Callable[[bytes, bool], bool] = lambda _data, _from_server: False
 
-    def connect(self) -> Pair:
+    def connect(self) -> Self:
         self.client.connect(SERVER, self.now)
         for _ in range(5):
             self.step()
