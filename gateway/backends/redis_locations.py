@@ -16,7 +16,7 @@ import trio
 from gateway.backends.asyncio_thread import AsyncioThread
 from gateway.backends.redis_scripts import CLAIM, LOOKUP, READ, RELEASE, RENEW, Script
 from gateway.backends.redis_servers import RedisServers
-from gateway.backends.redis_shard import CLAIMS, LOOKUPS, NODES, RELEASES, RENEWALS, Answer, Job, Work
+from gateway.backends.redis_shard import CLAIMS, LOOKUPS, NODES, RECLAIMS, RELEASES, RENEWALS, Answer, Job, Work
 from gateway.backends.redis_values import checked_number, entry_head, read_boot_id, read_location
 from gateway.backends.settings_redis import RedisSettings
 from gateway.core.ports import Claimed, Location, LoginPolicy, NodeRecord, StoreUnavailable
@@ -122,7 +122,7 @@ class RedisLocationStore:
         deadline = self.servers.deadline()
         jobs = [self._claim(each, policy, deadline) for each in locations]
         try:
-            answers = await self._do(CLAIMS, jobs, deadline, strict=False)
+            answers = await self._do(RECLAIMS, jobs, deadline, strict=False)
         except StoreUnavailable as error:
             return [error] * len(locations)
         outcomes: list[Claimed] = []

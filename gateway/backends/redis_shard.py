@@ -43,13 +43,15 @@ class Work(msgspec.Struct, frozen=True):
 
 
 CLAIMS: Final = Work("claims", 2, 100, writing=True)
+RECLAIMS: Final = Work("reclaims", 2, 500, writing=True)
+"""Claims of what is seated already: logins do not wait behind them."""
 RENEWALS: Final = Work("renewals", 2, 500)
 RELEASES: Final = Work("releases", 2, 500)
 LOOKUPS: Final = Work("lookups", 2, 500)
 NODES: Final = Work("nodes", 1, 500)
 SESSIONS: Final = Work("sessions", 1, 500)
 MESSAGES: Final = Work("messages", 1, 500, writing=True)
-EVERY: Final = (CLAIMS, RENEWALS, RELEASES, LOOKUPS, NODES, SESSIONS, MESSAGES)
+EVERY: Final = (CLAIMS, RECLAIMS, RENEWALS, RELEASES, LOOKUPS, NODES, SESSIONS, MESSAGES)
 
 
 class Job(msgspec.Struct, frozen=True, gc=False):
