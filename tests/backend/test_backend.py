@@ -419,6 +419,19 @@ async def test_without_the_store_what_missed_its_user_is_left_to_the_sync(
         assert (reports.came, reports.became["not_sent"]) == (1, 1)
 
 
+async def test_what_missed_its_user_waits_in_bounds(autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(function, "AGAIN_BOUND", 2)
+    async with scene() as stage:
+        await stage.nursery.start(stage.backend.serve, nothing)
+        for number in range(20):
+            assert stage.backend.push.connection("node-1", 5, chat(f"m-{number}"), user_id=1002)
+        await trio.sleep(1)
+        (reports,) = (each for each in stage.backend.books() if each.name == "logic_undelivered")
+        assert reports.balanced
+        assert (reports.came, reports.became["waiting"]) == (20, 0)
+        assert reports.became["full"] >= 10
+
+
 async def nothing(incoming: Incoming) -> None:
     """A Logic that has nothing to say."""
 
