@@ -355,7 +355,7 @@ class Relay:
     ) -> None:
         """`bus.publish(subject, envelope)` says whether the bus took it; ValueError: it never will.
 
-        `refuse(context, frame, code)` answers what is not valid or never taken (4004) or not taken now (4402); `overdrawn(context)` is
-        told when the budget is spent, and the message passes all the same.
+        `refuse(context, frame, code)` answers what is not valid or never taken (4004) or not taken now (4402);
+        `overdrawn(context)` is told when the budget is spent, and the message passes all the same.
         """
     def __call__(self, context: Any, frame: ChatFrame) -> bytes | None: ...

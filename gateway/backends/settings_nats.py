@@ -81,8 +81,8 @@ class NatsSettings(Settings, frozen=True):
     connect_timeout: Seconds = 2.0
     """Seconds that one server has to let us in, TLS included."""
     reconnect_cap: Seconds = 0.5
-    """Longest pause in seconds between two attempts; the first ones come sooner. Once back, payloads wait as long again:
-    who is to hear them is coming back at the same time, and NATS forgets what nobody hears."""
+    """Longest pause in seconds between two attempts; the first ones come sooner. Once back, payloads wait as long
+    again: who is to hear them is coming back at the same time, and NATS forgets what nobody hears."""
     ping_interval: Seconds = 2.0
     """Seconds of silence after which a server is asked whether it is there."""
     ping_timeout: Seconds = 4.0
