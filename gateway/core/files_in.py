@@ -74,6 +74,7 @@ class Upload:
             sha256=offer.sha256,
             content_type=offer.content_type,
         )
+        self._told = 0
         self._position = 0
         self._waiting: deque[tuple[int, bytes]] = deque()
         self._waiting_bytes = 0
@@ -216,8 +217,8 @@ class Upload:
             return
         if self._waiting_bytes <= WINDOW:
             self._release()
-        if self.received < self._file.size:
-            self._tell(Code.OK)
+        if self.received < self._file.size and (not self._waiting or self.received - self._told >= WINDOW // 4):
+            self._tell(Code.OK)  # whoever waits for each hears of each; who runs ahead, of some
 
     async def _pace(self, cost: int) -> None:
         """Over the user's budget: no acknowledgement, no credit, until it is paid."""
@@ -244,6 +245,7 @@ class Upload:
             self.connection.release()
 
     def _tell(self, code: Code, message: str = "") -> None:
+        self._told = self.received
         ack = FileAck(file_id=self.offer.file_id, code=code, message=message, received=self.received)
         self._files.tell(self.connection, ack, self._seq)
 
