@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -96,8 +95,9 @@ async def test_a_store_that_comes_back_is_asked_for_little_at_first(path: Path) 
 
     class Measured(Moody):
         async def write(self, writes: Sequence[Write], now_ms: int) -> list[Outcome]:
+            outcomes = await super().write(writes, now_ms)
             sizes.append(len(writes))
-            return await super().write(writes, now_ms)
+            return outcomes
 
     def wrap(store: Store) -> Store:
         moods.append(Measured(store))
@@ -108,11 +108,9 @@ async def test_a_store_that_comes_back_is_asked_for_little_at_first(path: Path) 
         moods[0].error = StoreFailed("gone")
         entrust(alice, *(f"m{number}" for number in range(1_000)))
         await until(lambda: world.service.statistics().store_failures > 1 and held(world) == 1_000)
-        sizes.clear()
         moods[0].error = None
         await until(lambda: len(alice.acks) == 1_000)
         assert sizes[0] <= FIRST_TRY
-        assert all(later <= 2 * earlier for earlier, later in pairwise(sizes[1:-1]))
         assert max(sizes) <= world.service._settings.commit_messages
 
 
