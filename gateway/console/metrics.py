@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
 
 from gateway._version import __version__
-from gateway.console import metrics_files
-from gateway.console.metrics_quic import families
+from gateway.console import metrics_files, metrics_quic
 from gateway.core.books import Account
 from gateway.core.metrics import Latency, Metrics
 from gateway.protocol.codes import Code
@@ -43,6 +42,7 @@ _COUNTERS = (
     ("access_downstreams_delivered", "delivered", "Downstreams that found at least one connection here."),
     ("access_downstreams_unheard", "unheard", "Broadcasts while nobody was here."),
     ("access_kicks", "kicks", "Downstreams that asked to close connections."),
+    ("access_kicks_refused", "kicks_refused", "Kicks for connections on other nodes that the bus had no room for."),
     ("access_copies", "copies", "Unasked frames, one for each connection they are for."),
     ("access_copies_queued", "copies_queued", "Of these, queued."),
     ("access_copies_dropped", "copies_dropped", "Of these, dropped: a closing connection, a Signal without room."),
@@ -67,6 +67,7 @@ _COUNTERS = (
     ("access_throttled", "throttled", "Times that reading was paused because a user sent too fast."),
     ("access_faults", "faults", "Connections that a bug of the node ended."),
     *metrics_files.COUNTERS,
+    *metrics_quic.NODE,
 )
 _GAUGES = (
     ("access_connections_total", "connections", "Connections open now, authenticated or not."),
@@ -94,7 +95,7 @@ def exposition(
         ready: what `/readyz` says.
     """
     node = _node(metrics) if metrics is not None else ()
-    port = (line for family in families(quic) for line in _family(*family)) if quic is not None else ()
+    port = (line for family in metrics_quic.families(quic) for line in _family(*family)) if quic is not None else ()
     lines = [*node, *port, *_accounts([*books]), *_process(ready)]
     return "".join(lines).encode() + generate_latest(_PROCESS)
 

@@ -45,6 +45,17 @@ LABELLED = {
     "closed": ("code", "QUIC connections ended, by the application's code; 0 where there was none."),
     "dropped": ("cause", "Datagrams dropped, by cause."),
 }
+NODE = (
+    ("access_datagrams", "datagrams", "Datagrams from clients that held one frame each."),
+    ("access_datagrams_dropped", "datagrams_dropped", "Datagrams that held none, came too early or over the rate."),
+    ("access_datagrams_refused", "datagrams_refused", "Frames in datagrams that were not valid."),
+    ("access_datagrams_unsent", "datagrams_unsent", "Answers by datagram that found no room."),
+    ("access_early_accepted", "early_accepted", "Messages and Syncs in early data that were passed on."),
+    ("access_early_held", "early_held", "Frames in early data that waited for the handshake or the login."),
+    ("access_early_repeated", "early_repeated", "Messages in early data that had come before; not passed on again."),
+    ("access_early_dropped", "early_dropped", "Messages in early data whose connection ended first; not acknowledged."),
+)
+"""What the node itself counts of it, over QUIC and WebTransport: name, attribute of its metrics, text."""
 
 
 def families(statistics: QuicStatistics) -> Iterator[tuple[str, str, str, list[tuple[str, float]]]]:

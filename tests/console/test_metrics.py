@@ -113,6 +113,18 @@ def test_every_number_of_the_udp_port_is_shown() -> None:
     assert value(found["access_quic_dropped"], cause="malformed") == 6
 
 
+def test_every_number_of_the_node_is_shown_or_in_its_books() -> None:
+    """A limit that drops and counts is of use only where the count can be seen."""
+    metrics = Metrics()
+    in_books = {"auth_requests", "file_frames", "frames", "implied_syncs", "upstreams_beside"}
+    in_books |= {"kicks_sent", "reports_not_due", "reports_refused", "reports_sent"}
+    for number, name in enumerate(name for name, kind in vars(Metrics).items() if isinstance(kind, int)):
+        setattr(metrics, name, 1_000_000 + number)
+    shown = exposition(metrics, ready=True).decode()
+    hidden = {name for name, count in vars(metrics).items() if isinstance(count, int) and f" {count}\n" not in shown}
+    assert hidden == in_books
+
+
 def test_a_process_without_a_node_shows_its_books_and_itself() -> None:
     found = parsed(exposition(None, BOOKS, ready=True))
     ours = {name for name in found if name.startswith("access_")}
