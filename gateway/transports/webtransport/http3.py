@@ -339,7 +339,10 @@ class Http3:
         self._counts.accepted += 1
         self._peer.send(stream_id, frame(FrameType.HEADERS, encode_headers(answer.fields)))
         for stranger in self.session.accept(stream_id):
+            ended = stranger not in self._streams
             self.refuse(stranger, H3Code.BUFFERED_STREAM_REJECTED)
+            if ended:
+                del self._streams[stranger]
         self._host.established()
 
     def _give_up(self) -> None:

@@ -171,6 +171,17 @@ def test_held_streams_of_another_session_are_refused_when_ours_begins() -> None:
     assert client.http3.session.statistics() == {"sending": 0, "held": 0, "held_bytes": 0}
 
 
+def test_nothing_is_left_of_held_strangers_that_had_ended() -> None:
+    client = Client()
+    client.shake()
+    client.settle()
+    client.say(8, BIDI + b"\x04x", True)
+    client.say(14, UNI + b"\x04x", True)
+    client.connect()
+    assert client.peer.resets == {8: H3Code.BUFFERED_STREAM_REJECTED}
+    assert client.http3.statistics()["streams"] == 1, "the CONNECT"
+
+
 def test_a_held_stream_that_is_reset_is_forgotten() -> None:
     client = Client()
     client.say(4, BIDI + b"\x00abc")
