@@ -16,12 +16,15 @@ LISTENERS = ("tcp", "websocket", "quic")
 class Node:
     """Made with the listeners that are wanted; `start` it, `process.kill()` it."""
 
-    def __init__(self, folder: Path, listeners: Sequence[str] = LISTENERS, *, users: int = 500) -> None:
+    def __init__(
+        self, folder: Path, listeners: Sequence[str] = LISTENERS, *, users: int = 500, settings: Sequence[str] = ()
+    ) -> None:
         """
         Args:
             folder: its data_dir, and where its log goes.
             listeners: of `tcp`, `websocket`, `quic`.
             users: how many have tokens, from user 1 on.
+            settings: further ones, as NAME=VALUE.
         """
         words = [sys.executable, "-m", "gateway", "run", "--data-dir", str(folder), "--log-format", "json"]
         for name in (*LISTENERS, "console"):
@@ -29,6 +32,8 @@ class Node:
         for name in LISTENERS:
             if name not in listeners:
                 words += ["--set", f"{name}.enabled=false"]
+        for setting in settings:
+            words += ["--set", setting]
         self.process = Process("node", folder, words)
         self.addresses: dict[str, str] = {}
         """By listener, as host:port."""

@@ -1,10 +1,10 @@
 """Does a node grow? A hundred thousand connections come and go; what it keeps of them is the slope of its memory.
 
-    python -m benchmarks.soak [--connections 100000] [--quic 2000] [--only tcp,websocket,quic] [--json FILE]
+    python -m benchmarks.soak [--connections 100000] [--quic 4000] [--only tcp,websocket,quic] [--json FILE]
 
 One node, as people run it, for each transport. Connections end in every way in turn: in order, by a reset, without a
 login, with junk. After each tenth all have gone, and the node's private memory (/proc/PID/smaps_rollup) and descriptors
-are read. The slope is that of a line through the last seven tenths; what comes before them is pools and caches filling.
+are read. The slope is that of a line through the last five readings; what comes before them is pools and caches filling.
 QUIC connections are whole clients of ours and cost thirty times as much, so there are fewer. `make soak` takes minutes.
 Exits with 1 when a slope is above the bound or a descriptor is left.
 """
@@ -33,7 +33,7 @@ from gateway.client import ClientSettings, Refused, Trust, Unreachable, connect
 from gateway.protocol.messages import AuthRequest, encode
 
 TENTHS = 10
-COUNTED = 7
+COUNTED = 5
 """Of the tenths, those that the slope is of: the last ones."""
 BOUND = 20.0
 """Bytes per connection that are called nil: a hundred thousand make 2 MB, which one page cache more or less is."""
@@ -47,6 +47,8 @@ JUNK = b"\0\0\0\4\0\x0ajunk"
 SETTLE = 1.5
 """Seconds after the last has gone until memory is read."""
 
+SETTINGS = ["quic.tickets=100"]
+"""What is kept for those who may resume is bounded (20,000), but filling it would take longer than all of this."""
 BELIEVING = Trust(insecure=True)
 
 One = Callable[[Node, int], Awaitable[None]]
@@ -129,7 +131,7 @@ async def tenth(node: Node, one: One, numbers: range, at_once: int) -> None:
 async def measure(transport: str, connections: int) -> dict[str, Any]:
     """One node under all of them."""
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        node = Node(Path(folder), [transport], users=USERS)
+        node = Node(Path(folder), [transport], users=USERS, settings=SETTINGS)
         try:
             await node.start()
             descriptors, began = node.descriptors(), time.monotonic()
@@ -165,7 +167,7 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
     parser.add_argument("--connections", type=int, default=100_000, help="over TCP and WebSocket, half each (100000)")
-    parser.add_argument("--quic", type=int, default=2_000, help="over QUIC (2000)")
+    parser.add_argument("--quic", type=int, default=4_000, help="over QUIC (4000)")
     parser.add_argument("--only", default=",".join(TRANSPORTS))
     parser.add_argument("--json", type=Path, metavar="FILE")
     asked = parser.parse_args()

@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import trio
@@ -235,6 +235,10 @@ class Node:
     def quic_statistics(self) -> QuicStatistics | None:
         """The counters of the UDP port; None without one."""
         return self._quic.endpoint.statistics() if self._quic is not None else None
+
+    def bus_statistics(self) -> Any:
+        """What the bus counts; None for one that does not."""
+        return self.bus.statistics() if isinstance(self.bus, CountingBus) else None
 
     def not_ready(self) -> str:
         """Why a load balancer should send nobody here now; empty when it should."""

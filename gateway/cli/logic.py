@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
@@ -95,6 +95,10 @@ class LogicProcess:
     def quic_statistics(self) -> QuicStatistics | None:
         """Nobody connects to a Logic."""
         return None
+
+    def bus_statistics(self) -> Any:
+        """What the bus counts; None for one that does not."""
+        return self._bus.statistics() if isinstance(self._bus, CountingBus) else None
 
     def not_ready(self) -> str:
         """Why it handles nothing now; empty when it does."""

@@ -39,6 +39,9 @@ class Provider(Protocol):
     def quic_statistics(self) -> QuicStatistics | None:
         """The counts of its UDP port, if it has one."""
 
+    def bus_statistics(self) -> Any:
+        """Those of its bus, if that keeps any; else None."""
+
     def not_ready(self) -> str:
         """Why nobody should be sent here now; empty when they should."""
 
@@ -96,7 +99,8 @@ class Console:
     def _metrics(self) -> Served:
         ready = not self._provider.not_ready()
         provider = self._provider
-        shown = exposition(provider.metrics, provider.books(), provider.quic_statistics(), ready=ready)
+        beside = provider.quic_statistics(), provider.bus_statistics()
+        shown = exposition(provider.metrics, provider.books(), *beside, ready=ready)
         return _served(200, CONTENT_TYPE, shown)
 
     def _books(self) -> Served:

@@ -7,12 +7,12 @@ so the families of our own are written here, and the process's by prometheus_cli
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
 
 from gateway._version import __version__
-from gateway.console import metrics_files, metrics_quic
+from gateway.console import metrics_bus, metrics_files, metrics_quic
 from gateway.core.books import Account
 from gateway.core.metrics import Latency, Metrics
 from gateway.protocol.codes import Code
@@ -84,7 +84,12 @@ _BY_CODE = (
 
 
 def exposition(
-    metrics: Metrics | None, books: Iterable[Account] = (), quic: QuicStatistics | None = None, *, ready: bool
+    metrics: Metrics | None,
+    books: Iterable[Account] = (),
+    quic: QuicStatistics | None = None,
+    bus: Any = None,
+    *,
+    ready: bool,
 ) -> bytes:
     """Everything that can be scraped, in Prometheus text format 0.0.4.
 
@@ -92,11 +97,12 @@ def exposition(
         metrics: the counts of a node; None where there is no node.
         books: its accounts.
         quic: the counts of its UDP port, if it has one.
+        bus: the statistics of its bus, if that keeps any.
         ready: what `/readyz` says.
     """
     node = _node(metrics) if metrics is not None else ()
-    port = (line for family in metrics_quic.families(quic) for line in _family(*family)) if quic is not None else ()
-    lines = [*node, *port, *_accounts([*books]), *_process(ready)]
+    beside = [*(metrics_quic.families(quic) if quic is not None else ()), *metrics_bus.families(bus)]
+    lines = [*node, *(line for family in beside for line in _family(*family)), *_accounts([*books]), *_process(ready)]
     return "".join(lines).encode() + generate_latest(_PROCESS)
 
 

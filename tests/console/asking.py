@@ -29,6 +29,9 @@ class Shown:
     def books(self) -> list[Account]:
         return [Account("frames", 3, {"heartbeat": 2, "login": 1})]
 
+    def bus_statistics(self) -> None:
+        return None
+
     def quic_statistics(self) -> QuicStatistics | None:
         return None
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.backends.memory import MemoryBus
+from gateway.backends.nats_statistics import NatsBusStatistics
 from gateway.console.metrics import exposition
 from gateway.core.books import Account
 from gateway.core.metrics import Metrics
@@ -31,6 +33,9 @@ QUIC = replace(  # every number another one
 )
 
 
+BUS = NatsBusStatistics(**dict.fromkeys(NatsBusStatistics.__struct_fields__, 7))
+
+
 def filled() -> Metrics:
     metrics = Metrics()
     metrics.connections, metrics.sessions = 3, 2
@@ -44,7 +49,7 @@ def filled() -> Metrics:
 
 
 def families(metrics: Metrics, *, ready: bool = True) -> dict[str, Metric]:
-    return parsed(exposition(metrics, BOOKS, QUIC, ready=ready))
+    return parsed(exposition(metrics, BOOKS, QUIC, BUS, ready=ready))
 
 
 def parsed(text: bytes) -> dict[str, Metric]:
@@ -125,6 +130,14 @@ def test_every_number_of_the_node_is_shown_or_in_its_books() -> None:
     assert hidden == in_books
 
 
+def test_what_a_bus_counts_is_shown_as_far_as_it_does() -> None:
+    found = families(filled())
+    names = ("access_bus_refused", "access_bus_failures", "access_bus_connected", "access_bus_round_trip")
+    assert [value(found[name]) for name in names] == [7, 7, 7, 7]
+    alone = parsed(exposition(Metrics(), bus=MemoryBus().statistics(), ready=True))
+    assert [name for name in names if name in alone] == ["access_bus_refused", "access_bus_failures"]
+
+
 def test_a_process_without_a_node_shows_its_books_and_itself() -> None:
     found = parsed(exposition(None, BOOKS, ready=True))
     ours = {name for name in found if name.startswith("access_")}
@@ -157,7 +170,7 @@ def test_operators_find_every_name_explained() -> None:
     page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
     names = [
         line.split()[2]
-        for line in exposition(filled(), BOOKS, QUIC, ready=True).decode().splitlines()
+        for line in exposition(filled(), BOOKS, QUIC, BUS, ready=True).decode().splitlines()
         if line.startswith("# TYPE access_")
     ]
     assert names
