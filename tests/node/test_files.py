@@ -192,7 +192,7 @@ async def test_twenty_megabytes_over_quic_while_both_clients_move(tmp_path: Path
 
 
 async def test_over_a_path_that_loses_and_reorders_it_arrives_whole(tmp_path: Path) -> None:
-    source = made(tmp_path, MEGABYTE)
+    source = made(tmp_path, MEGABYTE // 2)
     with trio.fail_after(PATIENCE):
         async with open_running(tmp_path / "data", "quic") as running, trio.open_nursery() as nursery:
             host, _, port = running.node.addresses["quic"].rpartition(":")
@@ -210,7 +210,7 @@ async def test_over_a_path_that_loses_and_reorders_it_arrives_whole(tmp_path: Pa
 @pytest.mark.parametrize("kind", ["tcp", "ws", "quic"])
 async def test_both_ways_go_on_after_a_cut(tmp_path: Path, kind: LinkKind) -> None:
     """The node drops the link again and again: each time a part of the file has come, and only the rest is sent."""
-    size = 4 * MEGABYTE
+    size = 2 * MEGABYTE
     source = made(tmp_path, size)
 
     async def cut(running: RunningNode, user: int, what: str, until: int) -> None:
