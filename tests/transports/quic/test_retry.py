@@ -7,15 +7,18 @@ from collections.abc import Iterator
 
 import pytest
 import trio
+import trio.testing
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicErrorCode
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.transports.quic.certificates import Identity
+from gateway.transports.quic.peer import QuicPeer
 from gateway.transports.quic.retry import LIFETIME, RetryTokens
 from gateway.transports.quic.statistics import Drop
 from tests.transports.quic.client import Client, client_configuration, open_client
-from tests.transports.quic.world import open_world
+from tests.transports.quic.world import identity, open_world
 
 HERE = b"\x02\x00\x30\x39\x7f\x00\x00\x01"
 THERE = b"\x02\x00\x30\x39\x7f\x00\x00\x02"
@@ -208,6 +211,28 @@ async def test_t12_half_open_handshakes_are_bounded_per_address_and_in_all() -> 
 
 
 # -- T11 -----------------------------------------------------------------------------------------------------
+
+
+def long_chain() -> Identity:
+    """A certificate whose chain alone is larger than what may answer one Initial."""
+    own = identity()
+    return Identity(own.chain * 16, own.key)
+
+
+async def test_t11_one_initial_of_a_forged_address_gets_three_times_its_size_and_then_silence() -> None:
+    async with open_world(certificate=long_chain) as world, open_client(world.server, connect=False) as victim:
+        (initial,) = initials(1)
+        await victim.throw(initial)
+        await world.until(lambda: sum(map(len, victim.received)) > 2 * len(initial))
+        (peer,) = {each for each in world.endpoint._known.values() if isinstance(each, QuicPeer)}
+        for _ in range(4):
+            peer.touch()
+            await trio.testing.wait_all_tasks_blocked(0.02)
+        assert sum(map(len, victim.received)) <= 3 * len(initial)
+        await victim.throw(initial)  # and for the next one as much again: there was more to say
+        await world.until(lambda: sum(map(len, victim.received)) > 3 * len(initial))
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        assert sum(map(len, victim.received)) <= 6 * len(initial)
 
 
 @pytest.mark.parametrize("retry_threshold", [0, 64])

@@ -126,6 +126,7 @@ async def open_world(
     worker: int = 0,
     workers: int = 1,
     faults: int = 0,
+    certificate: Callable[[], Identity] = identity,
     **fields: Any,
 ) -> AsyncIterator[World]:
     """Run an endpoint; afterwards nothing of it may be left, and no more than `faults` exceptions were logged."""
@@ -141,7 +142,7 @@ async def open_world(
         protocols={"im-access": made},
         serve=no_link,
         admission=admission,
-        certificates=Certificates(identity),
+        certificates=Certificates(certificate),
         secret=secret,
         worker=worker,
         workers=workers,
