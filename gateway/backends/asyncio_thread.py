@@ -68,7 +68,7 @@ class AsyncioThreadStatistics(msgspec.Struct, frozen=True, kw_only=True):
 class _Call:
     """One `run`, from its start to the rescheduling of its Trio task."""
 
-    __slots__ = ("done", "function", "raise_cancel", "task", "waiter")
+    __slots__ = ("begun", "done", "function", "raise_cancel", "task", "waiter")
 
     def __init__(self, function: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         self.function = function
@@ -76,7 +76,9 @@ class _Call:
         self.raise_cancel: Callable[[], Any] | None = None
         """Set on the Trio side once it was cancelled."""
         self.task: asyncio.Task[Any] | None = None
-        """Belongs to the asyncio side."""
+        """Belongs to the asyncio side, as does the next."""
+        self.begun = False
+        """Whether its task has run at all."""
         self.done = False
 
 
@@ -154,7 +156,7 @@ class AsyncioThread:
             task.cancel()
         if rest:
             await asyncio.wait(rest, timeout=GRACE)
-        await asyncio.sleep(0)  # the callbacks of those tasks tell their callers
+        await asyncio.sleep(0)  # whatever they still had to tell is on its way
 
     def _end(self) -> None:
         """On the Trio side, when the loop is closed: nothing will be answered any more."""
@@ -245,19 +247,24 @@ class AsyncioThread:
         if call.raise_cancel is not None:  # cancelled before it began
             self.call_trio(self._conclude, call, None)
             return
-        call.task = self.loop.create_task(_awaiting(call.function))
-        call.task.add_done_callback(partial(self._report, call))
+        call.task = self.loop.create_task(self._perform(call))
+
+    async def _perform(self, call: _Call) -> None:
+        """The whole task of a call; it says itself what came of it, since a callback for that is a turn of the loop."""
+        call.begun = True
+        result: outcome.Outcome[Any] | None = None
+        try:
+            result = outcome.Value(await call.function())
+        except Exception as error:
+            result = outcome.Error(error)
+        finally:  # without a result: it was cancelled
+            self.call_trio(self._conclude, call, result)
 
     def _cancel(self, call: _Call) -> None:
         if call.task is not None:
             call.task.cancel()
-
-    def _report(self, call: _Call, task: asyncio.Task[Any]) -> None:
-        result: outcome.Outcome[Any] | None = None
-        if not task.cancelled():
-            error = task.exception()
-            result = outcome.Value(task.result()) if error is None else outcome.Error(error)
-        self.call_trio(self._conclude, call, result)
+            if not call.begun:  # it never will
+                self.call_trio(self._conclude, call, None)
 
     def _conclude(self, call: _Call, result: outcome.Outcome[Any] | None) -> None:
         """On the Trio side; no result means that it was cancelled."""
@@ -294,10 +301,6 @@ def _run(waiting: deque[Callable[[], object]], limit: int) -> int:
         except Exception:
             log.exception("crossing_failed")
     return count
-
-
-async def _awaiting(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    return await function()
 
 
 def _log_unclaimed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

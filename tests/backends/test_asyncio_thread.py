@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 import trio
 
-from gateway.backends.asyncio_thread import AsyncioThread, AsyncioThreadBusy, AsyncioThreadClosed
+from gateway.backends.asyncio_thread import AsyncioThread, AsyncioThreadBusy, AsyncioThreadClosed, _Call
 
 PATIENCE = 20.0
 
@@ -94,6 +94,28 @@ async def test_a_call_cancelled_before_it_begins_does_nothing(thread: AsyncioThr
             nursery.cancel_scope.cancel()
         assert await thread.run(echo, 3) == 3
     assert not ran.is_set()
+
+
+async def test_a_task_cancelled_before_its_first_step_tells_its_caller(
+    thread: AsyncioThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made and cancelled in one turn of the loop: not a line of it runs that could say so."""
+    ran: list[int] = []
+
+    async def work() -> None:
+        ran.append(1)
+
+    begin = thread._begin
+
+    def begin_and_cancel(call: _Call) -> None:
+        begin(call)
+        thread._cancel(call)
+
+    monkeypatch.setattr(thread, "_begin", begin_and_cancel)
+    with trio.fail_after(PATIENCE), pytest.raises(AsyncioThreadClosed, match="cancelled"):
+        await thread.run(work)
+    assert ran == []
+    assert thread.statistics().calls == 0
 
 
 async def test_a_deadline_is_kept_by_the_trio_side(thread: AsyncioThread) -> None:
