@@ -107,8 +107,9 @@ class Move:
 
 
 async def test_a_slot_that_moves_during_traffic_costs_no_operation(
-    cluster: RedisCluster, client: Any, thread: AsyncioThread
+    cluster: RedisCluster, client: Any, thread: AsyncioThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("gateway.backends.redis_servers.LEARN", 10 * PATIENCE)  # it is MOVED that makes it look
     place = 5_000
     users = users_of(lambda each: each == place, 8)
     others = users_of(lambda each: each != place, 50)

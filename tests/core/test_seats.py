@@ -21,7 +21,7 @@ from gateway.core.ports import (
     StoreUnavailable,
 )
 from gateway.protocol.codes import Code
-from gateway.protocol.messages import Kick
+from gateway.protocol.messages import AuthRequest, Kick
 from tests.support.peer import Peer
 from tests.support.world import World, open_world
 
@@ -67,6 +67,7 @@ class ForgetfulLocations(MemoryLocationStore):
         super().__init__()
         self._recovered = trio.Event()
         self.refuse: set[int] = set()
+        self.hang: set[int] = set()
         self.rounds: list[int] = []
 
     def forget(self) -> None:
@@ -77,6 +78,11 @@ class ForgetfulLocations(MemoryLocationStore):
     async def wait_recovered(self) -> None:
         await self._recovered.wait()
         self._recovered = trio.Event()
+
+    async def claim(self, location: Location, policy: LoginPolicy) -> Sequence[Location] | None:
+        if location.user_id in self.hang:
+            await trio.sleep_forever()
+        return await super().claim(location, policy)
 
     async def reclaim(self, locations: Sequence[Location], policy: LoginPolicy) -> Sequence[Claimed]:
         self.rounds.append(len(locations))
@@ -180,6 +186,21 @@ async def test_what_could_not_be_entered_again_is_tried_again_soon(autojump_cloc
         locations.refuse = set()
         await trio.sleep(20)
         assert set(await locations.lookup([1, 2, 3])) == {1, 2, 3}
+
+
+async def test_who_is_not_seated_yet_is_not_entered(autojump_clock: trio.testing.MockClock) -> None:
+    """Its login does that, or does not."""
+    locations = ForgetfulLocations()
+    async with open_world(locations=locations) as world:
+        await world.seated(1)
+        locations.hang = {2}
+        peer = await world.connect()
+        await peer.send(AuthRequest(token="2", device_id="phone", platform="ios"))
+        await settled()
+        assert len(world.hub.seats) == 2
+        locations.forget()
+        await settled()
+        assert locations.rounds == [1]
 
 
 async def test_t42_whoever_was_replaced_meanwhile_gives_way(autojump_clock: trio.testing.MockClock) -> None:
