@@ -92,6 +92,7 @@ class Node:
                 login=config.login,
                 drain=config.drain,
                 files=config.files,
+                bindings=config.quic.tickets,
             ),
             bus=bus,
             locations=locations,

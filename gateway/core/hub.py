@@ -10,7 +10,7 @@ import trio
 
 from gateway._framing import ChatFrame, Frame, Sender, SharedFrame
 from gateway.core import dispatcher, early
-from gateway.core.bindings import Bindings
+from gateway.core.bindings import MOST, Bindings
 from gateway.core.clock import run_clock
 from gateway.core.connection import Connection
 from gateway.core.delivery import Delivery
@@ -63,6 +63,8 @@ class HubSettings(msgspec.Struct, frozen=True, kw_only=True):
     login: LoginSettings = LoginSettings()
     drain: DrainSettings = DrainSettings()
     files: FileSettings = FileSettings()
+    bindings: int = MOST
+    """TLS tickets that may stand for a session at once; one that the TLS side has forgotten stands for nothing."""
 
 
 class Hub:
@@ -104,7 +106,7 @@ class Hub:
         self.datagrams = dispatcher.datagram_table()
         self.early_bound = early.bound_table()
         self.early_unbound = early.unbound_table()
-        self.bindings = Bindings()
+        self.bindings = Bindings(settings.bindings)
         self.dedup = dedup
         """Without one, a Message that comes early is answered with 4402."""
         self.files: Files | None = None

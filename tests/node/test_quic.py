@@ -181,6 +181,18 @@ async def test_sighup_and_sigterm_reach_the_udp_port(tmp_path: Path) -> None:
         assert await running.ended() == 0
 
 
+async def test_a_ticket_that_is_forgotten_stands_for_no_session(tmp_path: Path) -> None:
+    made = config(tmp_path, tickets=1)
+    async with gateway.open_node(made) as running, trio.open_nursery() as nursery:
+        await nursery.start(running.run)
+        for user in (1001, 1002):
+            async with open_quic(running.addresses["quic"], authority=str(tmp_path / FILE_NAME)) as client:
+                with trio.fail_after(PATIENCE):
+                    await Peer(client.open(Lane.CONTROL)).log_in(issue_token(development_key(made.data_dir), user))
+        assert len(running.hub.bindings) <= 1
+        nursery.cancel_scope.cancel()
+
+
 async def test_without_udp_nothing_of_it_is_there(tmp_path: Path) -> None:
     async with open_running(tmp_path, "tcp") as running:
         assert "quic" not in running.node.addresses
