@@ -111,7 +111,8 @@ async def _serve(config: Config, opened: Callable[[], Opened[S]], announce: Call
 
 
 def _announce(config: Config, node: Node) -> None:
-    log.info("serving", extra={"node": config.node_id, "development": config.development, **node.addresses})
+    pin = {"certificate_sha256": node.certificate_sha256} if node.certificate_sha256 else {}
+    log.info("serving", extra={"node": config.node_id, "development": config.development, **node.addresses, **pin})
     if is_readable(config.log, sys.stderr):
         print(banner(config, node.addresses, node.certificate_sha256), end="", flush=True)
     if not config.development:  # where nobody brings so many connections

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from gateway.client.trust import Trust
 from gateway.protocol.quic_hardening import SturdyConnection
+from gateway.protocol.quic_lean import SILENCE
 
 IDLE_TIMEOUT: Final = 95.0
 """Seconds; a little longer than three missed heartbeats (protocol section 3)."""
@@ -35,7 +36,7 @@ NO_COMMON_PROTOCOL: Final = 0x100 + 120
 
 _PRIVATE = (
     "_close_event", "_cryptos", "_datagrams_pending", "_handshake_confirmed", "_host_cids", "_local_max_streams_bidi",
-    "_local_max_streams_uni", "_loss", "_peer_cid", "_peer_cid_available", "_remote_max_datagram_frame_size",
+    "_local_max_streams_uni", "_logger", "_loss", "_peer_cid", "_peer_cid_available", "_remote_max_datagram_frame_size",
     "_remote_max_streams_uni", "_state", "_streams",
 )  # fmt: skip
 
@@ -72,6 +73,7 @@ class Engine(SturdyConnection):
             ),
             session_ticket_handler=keep_ticket,
         )
+        self._logger = SILENCE  # type: ignore[assignment]  # what happens is told to whoever dials, not printed
         self.restrict(LINK_WINDOW, STREAM_WINDOW)
         self._local_max_streams_bidi.value = self._local_max_streams_bidi.sent = 0
         self._local_max_streams_uni.value = self._local_max_streams_uni.sent = incoming_streams

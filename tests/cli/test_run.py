@@ -28,6 +28,7 @@ async def test_from_start_to_drain(tmp_path: Path) -> None:
     async with node("--set", "drain.jitter=0", "--set", "drain.timeout=20", cwd=tmp_path) as running:
         serving = await running.event("serving")
         assert serving["development"] is True
+        assert len(bytes.fromhex(str(serving["certificate_sha256"]))) == 32
         assert stat.S_IMODE((tmp_path / ".gateway").stat().st_mode) == 0o700
         asker = Asker(int(str(serving["console"]).rpartition(":")[2]))
         assert (await asker.ask("/readyz")).status == 200

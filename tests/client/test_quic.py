@@ -94,7 +94,9 @@ async def test_a_pinned_certificate_is_believed() -> None:
 
 
 @pytest.mark.parametrize("trust", [Trust(), Trust(certificate_sha256=("0" * 64,)), Trust(context=client_tls())])
-async def test_another_certificate_is_refused_before_the_token_is_told(trust: Trust) -> None:
+async def test_another_certificate_is_refused_before_the_token_is_told(
+    trust: Trust, caplog: pytest.LogCaptureFixture
+) -> None:
     async with serving() as server:
         with trio.fail_after(10), pytest.raises(Unreachable, match="not trusted") as caught:
             async with connect(server.url, token="secret", device_id="d", trust=trust, settings=SETTINGS):
@@ -102,6 +104,7 @@ async def test_another_certificate_is_refused_before_the_token_is_told(trust: Tr
         assert caught.value.code == 0
         peer = await server.accept()
         assert not peer.frames[Lane.CONTROL]
+    assert not caplog.records, "the library's own log would appear in the middle of a program's output"
 
 
 async def test_authorities_of_a_file_and_the_name(tmp_path: Path) -> None:
