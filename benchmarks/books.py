@@ -1,6 +1,6 @@
 """Do the books of a whole cluster add up? Clients that race, vanish and misbehave on two nodes; then every account.
 
-    python -m benchmarks.books [--seconds 10] [--users 20]
+    python -m benchmarks.books [--seconds 10] [--users 20] [--set nats.uplink=jetstream]
 
 The cluster is that of `make cluster`. Each user has two programs that log in on either node, as one of two devices,
 send messages, receipts and Signals to the others, and end in any way: in order, by a reset, or by a newer login. When
@@ -105,10 +105,10 @@ def wrong(processes: Sequence[Books]) -> list[Account]:
     return [account for account in (*merged(processes), *between(processes)) if not account.balanced]
 
 
-async def measure(seconds: float, users: int) -> int:
+async def measure(seconds: float, users: int, settings: Sequence[str]) -> int:
     """The whole of it; the exit code."""
     with tempfile.TemporaryDirectory(prefix="books-") as folder:
-        cluster = Cluster(Path(folder))
+        cluster = Cluster(Path(folder), settings=settings)
         try:
             print("starting NATS, Redis, two Logics, two nodes", file=sys.stderr, flush=True)
             await cluster.start()
@@ -130,8 +130,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
     parser.add_argument("--seconds", type=float, default=10.0, help="of traffic (10)")
     parser.add_argument("--users", type=int, default=20)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="for nodes and Logics")
     asked = parser.parse_args()
-    return trio.run(measure, asked.seconds, asked.users)
+    return trio.run(measure, asked.seconds, asked.users, asked.set)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
     python -m benchmarks.soak [--connections 100000] [--quic 4000] [--only tcp,websocket,quic] [--json FILE]
 
-One node, as people run it, for each transport. Connections end in every way in turn: in order, by a reset, without a
-login, with junk. After each tenth all have gone, and the node's private memory (/proc/PID/smaps_rollup) and descriptors
-are read. The slope is that of a line through the last five readings; what comes before them is pools and caches filling.
-QUIC connections are whole clients of ours and cost thirty times as much, so there are fewer. `make soak` takes minutes.
-Exits with 1 when a slope is above the bound or a descriptor is left.
+One node, as people run it, for each transport. Connections end in every way in turn: in order, by a reset, without
+a login, with junk. After each tenth all have gone, and the node's private memory (/proc/PID/smaps_rollup) and its
+descriptors are read. The slope is that of a line through the last five readings; what comes before is pools and
+caches filling. QUIC connections are whole clients of ours and cost thirty times as much, so there are fewer.
+`make soak` takes minutes. Exits with 1 when a slope is above the bound or a descriptor is left.
 """
 
 from __future__ import annotations

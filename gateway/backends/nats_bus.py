@@ -107,6 +107,7 @@ class NatsBus:
         self._woken = False
         # Each number is written by one thread only; the other one reads.
         self._published = self._refused = self._confirmed = self._dropped = self._connections = 0
+        self._controls = 0
         self._held_messages = self._held_bytes = 0
         self._handed_on = self._handed_bytes = self._failures = 0
         self._received = self._received_bytes = self._overrun = 0  # these three: the asyncio thread
@@ -187,6 +188,7 @@ class NatsBus:
         received = self._received  # once: the asyncio thread goes on counting
         return NatsBusStatistics(
             published=self._published,
+            controls=self._controls,
             refused=self._refused,
             confirmed=self._confirmed,
             dropped=self._dropped,
@@ -367,6 +369,7 @@ class NatsBus:
             self._held_messages += 1
             self._held_bytes += len(payload)
             self._published += 1
+            self._controls += 1
             carrier.waiting.append((subject, payload))
             carrier.notify()
 

@@ -10,6 +10,8 @@ class NatsBusStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
     published: int
     """Payloads taken; each of them is confirmed, held, dropped, or was held when `run` ended."""
+    controls: int
+    """Of them, those of the bus's own: words about items of a stream, to its server."""
     refused: int
     """Payloads that `publish` said no to."""
     confirmed: int

@@ -176,6 +176,8 @@ def publishers(statistics: Any, hub: Hub | None, accounts: Sequence[Account]) ->
         }
     senders = ("logic_downstreams", "pushed", "pushed_to_everyone", "pushed_events")
     became |= {each.name: each.became["sent"] for each in accounts if each.name in senders}
+    if controls := getattr(statistics, "controls", 0):
+        became["stream_words"] = controls
     return Account("published", statistics.published, became)
 
 
