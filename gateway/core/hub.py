@@ -92,6 +92,8 @@ class Hub:
         self.sessions = sessions
         self.seats = Seats(self, locations, sessions)
         self.authenticator = authenticator
+        self.questions = trio.CapacityLimiter(settings.login.max_questions)
+        """Who asks the authenticator: so many at a time."""
         self.subjects = Subjects(settings.prefix)
         self.upstream = self.subjects.upstream
         self.registry = Registry()

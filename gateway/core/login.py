@@ -15,6 +15,7 @@ from gateway.core.ports import AuthRefused, Credentials, Location
 from gateway.core.session import Session
 from gateway.protocol.codes import Code
 from gateway.protocol.messages import AuthRequest, AuthResponse, SyncRequest, decode, encode, packet
+from gateway.protocol.subjects import INT64_MAX
 from gateway.protocol.types import MsgType
 
 if TYPE_CHECKING:
@@ -61,7 +62,10 @@ async def _open_session(hub: Hub, connection: Connection, frame: Frame, request:
         platform=request.platform,
         address=connection.link.address,
     )
-    identity = await hub.authenticator.authenticate(credentials)
+    async with hub.questions:
+        identity = await hub.authenticator.authenticate(credentials)
+    if type(identity.user_id) is not int or not 0 < identity.user_id <= INT64_MAX:
+        raise ValueError("the authenticator gave out a user id that is none")
     if connection.closing:
         return
     if not connection.resumes(identity.user_id, request.device_id, request.resume_ticket):

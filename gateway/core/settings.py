@@ -84,6 +84,9 @@ class LoginSettings(Settings, frozen=True):
     """Seconds from the link being up until Auth must have arrived, in total; then 4103."""
     backend_timeout: Seconds = 3.0
     """Seconds that the authenticator and the location store have for one login; then 4104."""
+    max_questions: Count = 256
+    """Logins that the authenticator is asked about at the same time; further ones wait for their turn, within
+    `backend_timeout`. One that hangs is not asked more and more."""
     admit_without_store: bool = False
     """Whether logins are admitted while the location store is away, instead of refused with 4104. Until it is back, the
     policy holds on each node by itself, and users who log in anew are not found from other nodes."""
