@@ -41,7 +41,7 @@ class Pulse:
         *,
         mine: Callable[[bytes], bool] = lambda key: True,
         doubt: Callable[[], None] = lambda: None,
-        clustered: bool = False,
+        server: str = "",
     ) -> None:
         """
         Args:
@@ -50,14 +50,15 @@ class Pulse:
             clock: learns what the answers tell.
             mine: whether a key belongs to this server: the node's entry stands on one of a cluster.
             doubt: called whenever it cannot be asked: another server may have its place.
-            clustered: whether the server's view of its cluster counts.
+            server: its name, if it is one of a cluster: then its view of that counts, too.
         """
         self._crossing = crossing
         self._keys = keys
         self._clock = clock
         self._mine = mine
         self._doubt = doubt
-        self._clustered = clustered
+        self._clustered = bool(server)
+        self._told = {"server": server} if server else {}
         self.away: str = "Redis has not been asked yet"
         """Why the server cannot be asked; empty when it can."""
         self.refused = ""
@@ -161,7 +162,7 @@ class Pulse:
 
     def _fail(self, *, away: str = "", refused: str = "") -> None:
         if self.healthy or not self._failed:
-            log.warning("redis_away", extra={"reason": away or refused})
+            log.warning("redis_away", extra={"reason": away or refused, **self._told})
         self.away, self.refused = away, refused
         self._failed = True
         self._doubt()
@@ -170,7 +171,7 @@ class Pulse:
         reconnected = self._crossing.connects != self._connects and self._connects > 0
         self._connects = self._crossing.connects
         if self._failed:
-            log.warning("redis_back")
+            log.warning("redis_back", extra=self._told)
         if self._failed or self._vanished or vanished or reconnected:
             for watcher in self._watchers:
                 watcher()

@@ -54,7 +54,7 @@ class RedisServers:
         self._scopes: dict[Server, trio.CancelScope] = {}
         self._doubted = trio.Event()
         self._moved = 0
-        self._running = self._told_coverage = False
+        self._running = self._told_coverage = self._told_unknown = False
         self._served: set[Server] = set()
         self._recovered = trio.Event()
         self._watchers: list[Callable[[], None]] = []
@@ -202,10 +202,14 @@ class RedisServers:
         try:
             topology, lenient = await self._thread.run(slots.learn)
         except (StoreUnavailable, AsyncioThreadBusy, AsyncioThreadClosed) as error:
-            self._unknown = str(error)
-            if not self._shards:
+            if not self._shards and not self._told_unknown:  # later each master tells of itself
                 log.warning("redis_away", extra={"reason": str(error)})
+                self._told_unknown = True
+            self._unknown = str(error)
             return
+        if self._told_unknown:
+            log.warning("redis_back")
+            self._told_unknown = False
         if not lenient and not self._told_coverage:
             self._told_coverage = True
             log.warning("redis_full_coverage", extra={"reason": "one lost master stops all: set it to no"})

@@ -102,7 +102,8 @@ class Shard:
             for work in EVERY
         }
         self._clock = ServerClock()
-        self.pulse = Pulse(crossing(1), keys, self._clock, mine=mine, doubt=doubt, clustered=self._clustered)
+        server = f"{home[0]}:{home[1]}" if home is not None else ""
+        self.pulse = Pulse(crossing(1), keys, self._clock, mine=mine, doubt=doubt, server=server)
 
     async def run(
         self,

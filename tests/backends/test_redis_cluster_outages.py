@@ -12,8 +12,9 @@ import pytest
 import trio
 
 from gateway.backends.asyncio_thread import AsyncioThread
+from gateway.backends.redis_cluster import Map
 from gateway.backends.redis_locations import RedisLocationStore
-from gateway.backends.redis_slots import slot
+from gateway.backends.redis_slots import Topology, slot
 from gateway.backends.redis_values import Keys
 from gateway.backends.settings_redis import RedisSettings
 from gateway.core.ports import StoreUnavailable
@@ -215,15 +216,28 @@ async def test_the_map_is_told_by_whoever_is_there(cluster: RedisCluster, thread
         await wait_until(lambda: store.servers._map._told != ("127.0.0.1", away.port))  # type: ignore[union-attr]
 
 
-async def test_nobody_is_there_when_the_node_starts(cluster: RedisCluster, thread: AsyncioThread) -> None:
+async def test_nobody_is_there_when_the_node_starts(
+    cluster: RedisCluster, thread: AsyncioThread, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Map] = []
+    learn = Map.learn
+
+    async def look(self: Map) -> tuple[Topology, bool]:
+        looks.append(self)
+        return await learn(self)
+
+    monkeypatch.setattr(Map, "learn", look)
     for member in cluster.members:
         member.pause()
     async with open_store_on(settings_of(cluster), thread, record) as store:
         assert not store.healthy
         await refused(store, [1, 2, 3])
+        await wait_until(lambda: len(looks) > 3)
+        assert [each.message for each in caplog.records].count("redis_away") == 1
         for member in cluster.members:
             member.resume()
         await wait_until(lambda: store.healthy)
+        assert any(each.message == "redis_back" for each in caplog.records)
         await served(store, range(1, 10))
 
 
