@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -44,6 +45,20 @@ def stream(server: NatsServer) -> dict[str, Any]:
     return server.api(f"STREAM.INFO.{STREAM}")
 
 
+async def refusal(settings: NatsSettings) -> str:
+    """Why a bus does not start. On a busy machine its first attempt may take too long to know."""
+    why = ""
+    with trio.fail_after(PATIENCE):
+        while not why:
+            try:
+                async with AsyncioThread() as thread, trio.open_nursery() as nursery:
+                    await nursery.start(NatsBus(settings, thread).run)
+                    nursery.cancel_scope.cancel()
+            except* BusUnusable as group:
+                why = str(group.exceptions[0])
+    return why
+
+
 def summed_up(bus: NatsBus) -> bool:
     counts = bus.stream_statistics()
     assert counts is not None
@@ -83,9 +98,7 @@ async def test_bounds_that_somebody_chose_are_used_and_told(
 async def test_a_stream_of_another_kind_is_refused(server: NatsServer, name: str, value: object) -> None:
     config = {"name": STREAM, "subjects": [SUBJECT], "retention": "workqueue", "discard": "new", "storage": "file"}
     server.api(f"STREAM.CREATE.{STREAM}", json.dumps(config | {name: value}).encode())
-    async with AsyncioThread() as thread:
-        with pytest.raises(BusUnusable, match=rf"stream {STREAM} on .* has {name}"):
-            await NatsBus(durable(server.url), thread).run()
+    assert re.match(rf"nats\.stream\.name: stream {STREAM} on .* has {name}", await refusal(durable(server.url)))
 
 
 @pytest.mark.parametrize(
@@ -93,19 +106,16 @@ async def test_a_stream_of_another_kind_is_refused(server: NatsServer, name: str
     [({"replicas": 3}, "replicas > 1 not supported"), ({"max_bytes": 2**50}, "insufficient storage")],
 )
 async def test_what_the_server_cannot_make_is_told(server: NatsServer, changes: dict[str, Any], words: str) -> None:
-    async with AsyncioThread() as thread:
-        with pytest.raises(BusUnusable, match=words) as refusal:
-            await NatsBus(durable(server.url, **changes), thread).run()
-    assert len(str(refusal.value).splitlines()) == 1
+    why = await refusal(durable(server.url, **changes))
+    assert words in why
+    assert len(why.splitlines()) == 1
 
 
 async def test_a_server_without_jetstream_ends_the_start_and_later_only_readiness(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with nats_server(tmp_path) as server:
-        async with AsyncioThread() as thread:
-            with pytest.raises(BusUnusable, match="needs JetStream"):
-                await NatsBus(durable(server.url), thread).run()
+        assert "needs JetStream" in await refusal(durable(server.url))
         await server.kill()
         async with running_bus(durable(server.url, confirm_timeout=0.5), connected=False) as bus:  # not there at all
             await server.start()
