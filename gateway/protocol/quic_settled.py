@@ -77,12 +77,24 @@ class SettledConnection(ReceivingConnection):
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, NetworkAddress]]:
         """As aioquic's, by the short way where that is enough."""
         if not self._settled:
-            return super().datagrams_to_send(now)
+            return [] if self._is_silent() else super().datagrams_to_send(now)
         busy = self._common(now)
         if busy is None:
             self._unacknowledged = 0
             return super().datagrams_to_send(now)
         return self._send_short(busy, now)
+
+    def _is_silent(self) -> bool:
+        """Whether the handshake has nothing to say now: half of its turns end like that, and finding out is cheap."""
+        return not (
+            self._handshake_complete
+            or self._close_pending
+            or self._probe_pending
+            or self._streams
+            or self._datagrams_pending
+            or any(space.ack_at is not None for space in self._loss.spaces)
+            or any(len(stream.sender._pending) for stream in self._crypto_streams.values())
+        )
 
     def _common(self, now: float) -> list[QuicStream] | None:
         """The streams with something to send; None when more is to be said than data and acknowledgements."""

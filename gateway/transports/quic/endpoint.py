@@ -346,6 +346,8 @@ class QuicEndpoint:
         except Exception:
             self._counts.failures += 1
             log.exception("quic_fault", extra={"address": peer.address})
+        if self._pump is not None:
+            self._pump.disarm(peer)
         quic.let_go()
 
     def _unregister(self, cids: tuple[bytes, ...], whose: QuicPeer | Parted) -> None:

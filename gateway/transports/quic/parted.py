@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from gateway.transports.quic.pump import Timer
+
 LASTS: Final = 3.0
 """Seconds: three probe timeouts of a path with a round trip of 300 ms and as much jitter."""
 
@@ -20,7 +22,7 @@ class Parted:
     def __init__(self, cids: tuple[bytes, ...], farewell: bytes, address: bytes) -> None:
         """`farewell`: the packet that carried our CONNECTION_CLOSE; empty when the peer has closed, and knows."""
         self.cids = cids
-        self.armed: float | None = None
+        self.armed: Timer | None = None
         self.due = False
         self._farewell = farewell
         self._address = address

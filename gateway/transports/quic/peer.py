@@ -5,7 +5,7 @@ Everything is synchronous and on the Trio thread; only `wait_closed` waits. Noth
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 from aioquic.quic.events import QuicEvent
@@ -76,7 +76,7 @@ class QuicPeer:
         """Whether `ended` was told."""
         self.due = False
         """The carrier's: to be pumped when the batch ends."""
-        self.armed: float | None = None
+        self.armed: list[Any] | None = None
         """The carrier's: when its timer looks at this peer next."""
         self.began = 0.0
         """When its first packet came (Trio's clock): a deadline that counts from then is one in total."""

@@ -12,7 +12,7 @@ import math
 import socket
 from itertools import count
 from time import perf_counter
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import trio
 
@@ -32,10 +32,16 @@ GRAIN: Final = 0.001
 """Seconds that a timer may be late; closer ones are not told apart."""
 
 
+STALE: Final = 1_000
+"""Timers that do not count any more, and may stay until their time comes."""
+Timer = list[Any]
+"""When, a number that no two share, and whose: None once it does not count any more."""
+
+
 class Timed(Protocol):
     """What has a timer or a turn."""
 
-    armed: float | None
+    armed: Timer | None
     """When the pump looks at it next; the pump's own."""
     due: bool
     """Whether it has a turn coming; the pump's own."""
@@ -67,7 +73,8 @@ class Pump:
         self._due: list[Timed] = []
         self._within = False
         self._wake = Wake()
-        self._heap: list[tuple[float, int, Timed]] = []
+        self._heap: list[Timer] = []
+        self._stale = 0
         self._number = count()
         self._next = math.inf
         self._scope: trio.CancelScope | None = None
@@ -95,15 +102,28 @@ class Pump:
 
     def arm(self, timed: Timed, when: float) -> None:
         """Fire no later than `when`. A timer that would fire earlier stays: its owner then looks, and arms again."""
-        armed = timed.armed
-        if armed is not None and armed <= when + GRAIN:
-            return
-        timed.armed = when
-        heapq.heappush(self._heap, (when, next(self._number), timed))
+        if timed.armed is not None:
+            if timed.armed[0] <= when + GRAIN:
+                return
+            self.disarm(timed)
+        timed.armed = [when, next(self._number), timed]
+        heapq.heappush(self._heap, timed.armed)
         if when < self._next:
             self._next = when
             if self._scope is not None:
                 self._scope.deadline = when
+
+    def disarm(self, timed: Timed) -> None:
+        """Do not fire; nothing of it is kept. Idempotent."""
+        if timed.armed is None:
+            return
+        timed.armed[2] = None
+        timed.armed = None
+        self._stale += 1
+        if self._stale > STALE and self._stale * 2 > len(self._heap):
+            self._heap = [timer for timer in self._heap if timer[2] is not None]
+            heapq.heapify(self._heap)
+            self._stale = 0
 
     def flush(self, now: float) -> None:
         """Turns for all that are due, then everything to the kernel."""
@@ -121,8 +141,8 @@ class Pump:
 
     @property
     def timers(self) -> int:
-        """Timers kept, those included that were armed anew meanwhile."""
-        return len(self._heap)
+        """Timers that may fire."""
+        return len(self._heap) - self._stale
 
     # -- the two tasks ---------------------------------------------------------------------------------------
 
@@ -130,8 +150,8 @@ class Pump:
         receive, take = self.receiver.receive, self._owner.take
         while True:
             await trio.lowlevel.wait_readable(self._sock)
-            # Asking the kernel again costs a tenth of waiting for the descriptor: under load most waits are saved.
-            while batch := receive():
+            batch = receive()
+            while batch:
                 now, ends = trio.current_time(), perf_counter() + SLICE
                 self._within = True
                 for data, address in batch:
@@ -140,7 +160,10 @@ class Pump:
                         self.flush(now)
                         now, ends = await self._let_others()
                 self.flush(now)
-                await trio.lowlevel.checkpoint()
+                # Asking the kernel again costs a tenth of waiting for the descriptor: under load most waits are saved.
+                batch = receive()
+                if batch:
+                    await trio.lowlevel.checkpoint()
 
     async def _keep_time(self) -> None:
         while True:
@@ -148,27 +171,29 @@ class Pump:
                 await self._wake.wait()
             self._scope = None
             await self._fire()
+            await self._take_turns()
             while self._due:
-                await self._take_turns()
                 await trio.lowlevel.checkpoint()
+                await self._take_turns()
             if not self.sender.flush():
                 await trio.sleep(AGAIN)
                 self._wake.wake()
 
     async def _fire(self) -> None:
         """Whatever time has come; in slices."""
-        heap = self._heap
         now, ends = trio.current_time(), perf_counter() + SLICE
         self._within = True
-        while heap and heap[0][0] <= now:
-            when, _, timed = heapq.heappop(heap)
-            if timed.armed == when:  # else it was armed anew, and that entry counts
+        while self._heap and self._heap[0][0] <= now:
+            timed = heapq.heappop(self._heap)[2]
+            if timed is None:
+                self._stale -= 1
+            else:
                 timed.armed = None
                 self._owner.fire(timed, now)
             if perf_counter() > ends:
                 now, ends = await self._let_others()
         self._within = False
-        self._next = heap[0][0] if heap else math.inf
+        self._next = self._heap[0][0] if self._heap else math.inf
 
     async def _take_turns(self) -> None:
         """Those that are due now, in slices; who becomes due meanwhile comes after the others."""

@@ -183,5 +183,6 @@ async def open_client(
             made.connect(server, trio.current_time())
             await client.flush()
             await client.connected()
+            await client.until(lambda: made._handshake_confirmed)  # so that the server's handler is there
         yield client
         nursery.cancel_scope.cancel()

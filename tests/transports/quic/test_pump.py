@@ -10,7 +10,7 @@ from time import perf_counter
 import trio
 from trio.testing import MockClock
 
-from gateway.transports.quic.pump import ROUNDS, Pump, Timed
+from gateway.transports.quic.pump import ROUNDS, STALE, Pump, Timed, Timer
 from tests.transports.quic.client import PATIENCE
 
 
@@ -18,7 +18,7 @@ class Thing:
     """Something with turns and timers."""
 
     def __init__(self) -> None:
-        self.armed: float | None = None
+        self.armed: Timer | None = None
         self.due = False
 
 
@@ -148,10 +148,25 @@ async def test_an_earlier_time_replaces_a_later_one_and_not_the_other_way_round(
         running.pump.arm(thing, start + 5)
         for later in range(1_000):
             running.pump.arm(thing, start + 5 + later)
-        assert running.pump.timers == 2
+        assert running.pump.timers == 1
         await trio.sleep(100)
         assert running.owner.fired == [(thing, start + 5)]
         assert running.pump.timers == 0
+
+
+async def test_a_timer_that_is_disarmed_neither_fires_nor_stays(autojump_clock: MockClock) -> None:
+    async with open_pump() as running:
+        things = [Thing() for _ in range(3 * STALE)]
+        for thing in things:
+            running.pump.arm(thing, trio.current_time() + 5)
+        for thing in things[:-1]:
+            running.pump.disarm(thing)
+            running.pump.disarm(thing)
+        assert running.pump.timers == 1
+        assert len(running.pump._heap) <= STALE + 1
+        await trio.sleep(10)
+        assert [thing for thing, _ in running.owner.fired] == [things[-1]]
+        assert (running.pump.timers, running.pump._heap) == (0, [])
 
 
 async def test_a_timer_can_be_armed_when_it_fires(autojump_clock: MockClock) -> None:
