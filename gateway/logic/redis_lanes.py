@@ -65,7 +65,7 @@ class RedisLanes:
         raise StoreFailed(f"no answer from Redis within {self._patience:g} s")
 
     async def scan(self, lane: int, cursor: str, pattern: str, count: int) -> tuple[str, list[str]]:
-        """Some of the keys that look so, out of about `count` of any kind, and the cursor that leads to more.
+        """Some of the lists whose keys look so, out of about `count` keys, and the cursor that leads to more.
 
         Raises:
             StoreFailed: it was refused, or not answered in time.
@@ -73,7 +73,7 @@ class RedisLanes:
         deadline = trio.current_time() + self._patience
         with trio.move_on_at(deadline):
             async with self._turns[lane]:
-                [answer] = await self._send(lane, [("SCAN", cursor, "MATCH", pattern, "COUNT", count)])
+                [answer] = await self._send(lane, [("SCAN", cursor, "MATCH", pattern, "COUNT", count, "TYPE", "list")])
                 if isinstance(answer, Refusal):
                     raise StoreFailed(f"Redis refuses: {answer.text}")
                 return answer[0].decode(), [each.decode() for each in answer[1]]

@@ -48,6 +48,7 @@ QUERIES_PER_SCRIPT: Final = 16
 """Pages read by one script, which are 2 MB at most."""
 GROUPS_PER_SCRIPT: Final = 16
 TIMELINES_PER_LOOK: Final = 200
+"""Looked at by one script."""
 ENTRIES_PER_SCRIPT: Final = 500
 """Forgotten by one script: 5 ms, in which the server serves nobody else."""
 PRUNING_MS: Final = 60_000
@@ -135,18 +136,21 @@ class RedisStore:
         return found
 
     async def prune(self, retention: Retention, after: str) -> str:
-        """See `Store.prune`; `after` is where the last look at the keys ended. Of several Logics, one does it."""
+        """See `Store.prune`; `after` is where the last look at the keys ended, and the users it found who are still to
+        come. Of several Logics, one makes a round."""
         if not after and not await self._lanes.ask(_PRUNE, TURN, PRUNING_MS):
             return ""
-        timeline = f"{self._lanes.prefix}timeline:"
-        cursor, found = await self._lanes.scan(_PRUNE, after or "0", f"{timeline}*", TIMELINES_PER_LOOK)
-        for user in (key.removeprefix(timeline) for key in found):
-            pruned = ENTRIES_PER_SCRIPT
-            while pruned == ENTRIES_PER_SCRIPT:
-                pruned = await self._lanes.ask(
-                    _PRUNE, PRUNE, user, retention.before_ms, retention.keep, ENTRIES_PER_SCRIPT
-                )
-        return "" if cursor == "0" else cursor
+        cursor, *users = after.split(" ") if after else ("0",)
+        if not users:
+            timeline = f"{self._lanes.prefix}timeline:"
+            cursor, found = await self._lanes.scan(_PRUNE, cursor, f"{timeline}*", TIMELINES_PER_LOOK)
+            users = [key.removeprefix(timeline) for key in found]
+        some = msgspec.msgpack.encode(users[:TIMELINES_PER_LOOK])
+        asked = retention.before_ms, retention.keep, ENTRIES_PER_SCRIPT
+        done = await self._lanes.ask(_PRUNE, PRUNE, some, *asked) if users else 0
+        if cursor == "0" and done == len(users):
+            return ""
+        return " ".join([cursor, *users[done:]])
 
 
 def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

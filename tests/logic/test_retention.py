@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -10,11 +11,13 @@ import pytest
 import trio
 import trio.testing
 
+from gateway.backends.memory import MemoryBus, MemoryLocationStore
 from gateway.backends.settings_redis import RedisSettings
 from gateway.config import ConfigError, load
 from gateway.logic import pruning_sqlite, retention, store_redis
 from gateway.logic.database import VERSION, connect
 from gateway.logic.retention import forget
+from gateway.logic.service import LogicService
 from gateway.logic.settings import LogicSettings
 from gateway.logic.store import (
     History,
@@ -126,6 +129,31 @@ async def test_a_round_is_many_small_steps(store: Store, monkeypatch: pytest.Mon
         assert await shown(store, user) == [11, 12]
 
 
+async def test_a_long_timeline_takes_many_steps(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is bounded, whatever there is to do."""
+    await send(store, 1, 2, 300)
+    await send(store, 3, 4, 3)
+    monkeypatch.setattr(pruning_sqlite, "ENTRIES", 20)
+    monkeypatch.setattr(store_redis, "ENTRIES_PER_SCRIPT", 20)
+    lengths: list[int] = []
+    after = ""
+    while True:
+        after = await store.prune(Retention(0, 2), after)
+        lengths.append(sum([len(await shown(store, user)) for user in (1, 2, 3, 4)]))
+        if not after:
+            break
+    assert lengths[-1] == 8
+    assert max(before - now for before, now in itertools.pairwise([606, *lengths])) == 20
+
+
+async def test_a_key_of_another_kind_stops_nobody_elses_forgetting(server: RedisServer, redis: RedisSettings) -> None:
+    async with redis_store(redis) as store:
+        await send(store, 1, 2, 20)
+        server.client().set(f"{redis.prefix}:logic:timeline:3", "a string")
+        await pruned(store, Retention(0, 2))
+        assert await shown(store, 1) == await shown(store, 2) == [19, 20]
+
+
 async def test_nothing_is_left_of_a_forgotten_message_in_the_file(tmp_path: Path) -> None:
     async with SqliteStore.open(tmp_path / "logic.sqlite") as store:
         await send(store, 1, 2, 100)
@@ -212,7 +240,7 @@ async def run_for(seconds: float, store: Store, settings: LogicSettings, wall_ms
 async def test_rounds_follow_each_other_with_pauses(autojump_clock: trio.testing.MockClock) -> None:
     store = Counting(3, takes=0.5)
     began = trio.current_time()
-    await run_for(900, store, LogicSettings(keep_days=2.0, keep_messages=7), lambda: 10 * DAY)
+    await run_for(1_000, store, LogicSettings(keep_days=2.0, keep_messages=7), lambda: 10 * DAY)
     times = [at - began for at, _, _ in store.asked]
     assert [after for _, _, after in store.asked] == ["", "1", "2"] * 2
     assert {each for _, each, _ in store.asked} == {Retention(8 * DAY, 7)}
@@ -231,6 +259,17 @@ async def test_a_store_that_fails_is_left_alone_until_the_next_round(autojump_cl
         (0, "1"),
         (0, "2"),
     ]
+
+
+async def test_logic_does_it(autojump_clock: trio.testing.MockClock) -> None:
+    store, bus = Counting(3), MemoryBus()
+    logic = LogicService(bus, MemoryLocationStore(), store, LogicSettings(keep_messages=7))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(bus.run)
+        await nursery.start(logic.run)
+        await trio.sleep(60)
+        assert [after for _, _, after in store.asked] == ["", "1", "2"]
+        nursery.cancel_scope.cancel()
 
 
 async def test_by_default_nothing_is_forgotten(autojump_clock: trio.testing.MockClock) -> None:
