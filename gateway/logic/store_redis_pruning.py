@@ -65,4 +65,4 @@ return cmsgpack.pack({now, done})
 """
 )
 """Arguments: users, before when, how many to keep, the most to forget. Answers with how many of the users it is done:
-the next may have more. The newest entry of each stays. A user whose keys are of a wrong kind stops it between two users."""
+the next may have more. The newest entry of each stays. Keys of a wrong kind stop it between two users."""
