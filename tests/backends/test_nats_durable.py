@@ -277,7 +277,10 @@ async def test_without_jetstream_it_says_so_in_one_line_and_ends(tmp_path: Path)
     folder = tmp_path / "nats"
     folder.mkdir()
     async with nats_server(folder) as nats:
-        words = ["--set", f"nats.servers={nats.url}", "--set", "redis.port=1", "--set", "nats.uplink=jetstream"]
+        words = [
+            *("--set", f"nats.servers={nats.url}", "--set", "redis.port=1", "--set", "nats.uplink=jetstream"),
+            *("--set", "nats.connect_timeout=20", "--set", "nats.ping_timeout=20"),  # a busy machine is no reason
+        ]
         ports = ["--tcp-port", "0", "--websocket-port", "0", "--quic-port", "0", "--console-port", "0"]
         done = await gateway("run", *words, *ports, "--log-level", "error", cwd=tmp_path)
     assert done.returncode == 2, done.stderr
