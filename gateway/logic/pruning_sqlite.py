@@ -12,7 +12,7 @@ from gateway.logic.store import Retention
 TIMELINES: Final = 200
 """Looked at in one step."""
 ENTRIES: Final = 1_000
-"""Forgotten in one step: a few milliseconds, in which nobody else writes."""
+"""Forgotten in one step: about 10 ms, in which nobody else writes."""
 
 # finds each next user by the index: a DISTINCT would read every entry of them
 _USERS: Final = """WITH RECURSIVE found(user_id) AS (

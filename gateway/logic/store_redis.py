@@ -49,8 +49,8 @@ QUERIES_PER_SCRIPT: Final = 16
 GROUPS_PER_SCRIPT: Final = 16
 TIMELINES_PER_LOOK: Final = 200
 """Looked at by one script."""
-ENTRIES_PER_SCRIPT: Final = 500
-"""Forgotten by one script: 5 ms, in which the server serves nobody else."""
+ENTRIES_PER_SCRIPT: Final = 250
+"""Forgotten by one script: about 6 ms, in which the server serves nobody else."""
 PRUNING_MS: Final = 60_000
 """For how long after a round has begun no other begins."""
 
