@@ -166,6 +166,8 @@ class QuicEndpoint:
         else:
             known = self._known.get(data[1 : 1 + self._ids.length])
         if isinstance(known, QuicPeer):
+            if known.faulty:
+                return  # its close is under way, and what raised would raise again
             try:
                 known.quic.receive_datagram(data, address, now)
             except Exception:

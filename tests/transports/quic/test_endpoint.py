@@ -275,7 +275,8 @@ async def test_t44_a_bug_in_aioquic_ends_that_connection_only(caplog: pytest.Log
 
             echo: Echo = world.handlers[1]
             echo.peer.quic.receive_datagram = broken  # type: ignore[method-assign,assignment]
-            await client.say(b"now")
+            for _ in range(3):
+                await client.throw(b"\x40" + echo.peer.quic.ids()[0] + bytes(40))
             event = await client.ended()
             assert event.error_code == Code.INTERNAL_ERROR
             assert echo.ends == [(Code.INTERNAL_ERROR, "internal error")]
