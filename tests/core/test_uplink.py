@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from gateway._framing import parse_upstream
+from gateway._framing import ChatFrame, build_chat, parse_frame, parse_upstream
 from gateway.backends.memory import MemoryBus
 from gateway.core.books import books
 from gateway.core.hub import Hub, HubSettings
@@ -216,3 +216,36 @@ def test_it_needs_a_bus_that_keeps_streams() -> None:
     bus: Bus = Plain()  # type: ignore[assignment]
     with pytest.raises(TypeError, match="Plain keeps no streams"):
         DurableUplink(None, bus)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("word", list(Confirmation))
+async def test_a_task_may_wait_for_the_word(autojump_clock: MockClock, word: Confirmation) -> None:
+    """What comes before a handshake is complete goes this way."""
+    bus = Slow()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(bus.run)
+        async with durable_world(bus=bus) as world:
+            await world.seated(ANNA)
+            (connection,) = world.hub.registry.of_user(ANNA)
+            assert connection.session is not None
+            assert world.hub.uplink is not None
+            frame = parse_frame(MsgType.MESSAGE, build_chat(1, 1, "m1", 0, 1002, "hej", 0, 1, 0, 0)[6:])
+            assert isinstance(frame, ChatFrame)
+            kept: list[bool] = []
+
+            async def keep() -> None:
+                kept.append(await world.hub.uplink.keep(connection, connection.session, frame))  # type: ignore[union-attr,arg-type]
+
+            async with trio.open_nursery() as asking:
+                asking.start_soon(keep)
+                await wait_all_tasks_blocked()
+                assert kept == []
+                bus.asked[0][1](word)
+            assert kept == [word in (Confirmation.CONFIRMED, Confirmation.REPEATED)]
+            bus.full = True
+            await keep()
+            assert kept[1:] == [False]
+            uplink = {each.name: each for each in books(world.hub)}["uplink"]
+            assert uplink.balanced
+            assert uplink.came == 1
+        nursery.cancel_scope.cancel()
