@@ -152,3 +152,11 @@ def varint(*values: int) -> bytes:
 
 def stream_frame(stream_id: int, offset: int, data: bytes, *, fin: bool = False) -> bytes:
     return bytes([0x0E | fin]) + varint(stream_id, offset, len(data)) + data
+
+
+def forged(quic: QuicConnection, frames: bytes) -> bytes:
+    """A packet of this client's with any frames in it."""
+    number, quic._packet_number = quic._packet_number, quic._packet_number + 1
+    crypto = quic._cryptos[Epoch.ONE_RTT]
+    head = bytes([0x41 | crypto.key_phase << 2]) + quic._peer_cid.cid + (number & 0xFFFF).to_bytes(2, "big")
+    return crypto.encrypt_packet(head, frames + bytes(max(0, 4 - len(frames))), number)

@@ -16,7 +16,6 @@ from tests.transports.quic.client import open_client
 from tests.transports.quic.pair import forged, stream_frame, varint
 from tests.transports.quic.world import Echo, World, open_world
 
-
 ATTACKS: dict[str, tuple[Callable[[int], bytes], int]] = {
     "t16 challenges": (lambda n: b"\x1a" + n.to_bytes(8, "big"), Code.RATE_LIMITED),
     "t16 retirements": (lambda n: b"\x19" + varint(n % 3 + 1), Code.RATE_LIMITED),
