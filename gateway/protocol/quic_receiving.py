@@ -19,7 +19,7 @@ from aioquic.quic.connection import (
 )
 from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.events import DatagramFrameReceived, StreamDataReceived
-from aioquic.quic.packet import QuicErrorCode
+from aioquic.quic.packet import QuicErrorCode, pull_ack_frame
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStreamSender, StreamFinishedError
 from aioquic.tls import Epoch
@@ -80,6 +80,9 @@ class ReceivingConnection(SturdyConnection):
     """Handshake messages after the handshake: session tickets."""
     _idle = 0.0
     """The idle timeout in seconds, 0 where it has to be computed."""
+    _skip_at = 0
+    _skipped = -1
+    """The last packet number that was left out."""
     _unacknowledged = 0
     """Ack-eliciting packets since the last acknowledgement."""
 
@@ -94,6 +97,16 @@ class ReceivingConnection(SturdyConnection):
     def settle(self) -> None:
         """The handshake is confirmed."""
         raise NotImplementedError
+
+    def _handle_ack_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
+        """Unpatched: what a peer acknowledges is believed, whether it has seen it or not."""
+        if self._skipped >= 0:
+            start = buf.tell()
+            with contextlib.suppress(ValueError):  # of numbers below zero, which is told next
+                if self._skipped in pull_ack_frame(buf)[0]:
+                    raise QuicConnectionError(QuicErrorCode.PROTOCOL_VIOLATION, frame_type, "acknowledged a gap")
+            buf.seek(start)
+        super()._handle_ack_frame(context, frame_type, buf)
 
     # -- receiving -------------------------------------------------------------------------------------------
 
@@ -305,7 +318,7 @@ class ReceivingConnection(SturdyConnection):
         delay, at = varint(plain, at)
         ranges, at = varint(plain, at)
         first, at = varint(plain, at)
-        if ranges or first > largest or largest >= self._packet_number:
+        if ranges or first > largest or largest >= self._packet_number or largest - first <= self._skipped <= largest:
             return 0
         space = self._spaces[Epoch.ONE_RTT]  # `_space` is for what has settled: this may come before
         sent = space.sent_packets

@@ -173,6 +173,44 @@ def test_duplicates_are_dropped_and_nobody_hears_of_forgeries() -> None:
     assert pair.verdict is None
 
 
+def skipping(pair: Pair) -> int:
+    """Have the server leave a number out; which."""
+    pair.server._skip_at = pair.server._packet_number
+    pair.server.send_stream_data(1, b"x")
+    pair.step()
+    assert pair.server._skipped > 0
+    return int(pair.server._skipped)
+
+
+@pytest.mark.parametrize("ranges", [1, 2])
+def test_t21_who_acknowledges_what_was_left_out_has_not_seen_the_rest_either(ranges: int) -> None:
+    pair = settled()
+    skipped = skipping(pair)
+    assert pair.verdict is None
+    sent = pair.server._packet_number - 1
+    window = pair.server._loss.congestion_window
+    both = varints(sent, 0, 0, sent - skipped + 1) if ranges == 1 else varints(sent, 0, 1, sent - skipped, 0, 1)
+    pair.attack(b"\x02" + both)
+    assert pair.verdict == (QuicErrorCode.PROTOCOL_VIOLATION, 2)
+    assert pair.server._loss.congestion_window == window
+
+
+def test_numbers_left_out_harm_nobody() -> None:
+    pair = settled()
+    for number in range(30):
+        if number % 3 == 0:
+            skipping(pair)
+        pair.server.send_stream_data(1, bytes(5_000))
+        pair.client.send_stream_data(0, b"x")
+        pair.step()
+    for _ in range(5):
+        pair.step()
+    assert len(data_of(pair.told, 1)) == 150_010
+    assert data_of(pair.heard) == b"x" * 30
+    assert pair.verdict is None
+    assert pair.server._loss._cc.bytes_in_flight == 0
+
+
 # -- frames --------------------------------------------------------------------------------------------------
 
 
