@@ -36,9 +36,6 @@ DRAIN_GRACE = 10.0
 """Seconds beyond `drain.timeout` that draining may take for what comes after the connections."""
 SPARE_DESCRIPTORS = 256
 """For files, listeners and the console, beside one for each connection."""
-SWITCH_INTERVAL = 0.0005
-"""Seconds after which a busy thread lets another one run. At Python's 5 ms the asyncio thread waits for a busy node:
-400 ms at the 99th percentile, against 9."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -73,7 +70,7 @@ def _tune(config: Config) -> None:
     """What only a process of our own may do to itself."""
     gc.set_threshold(50_000, 20, 50)  # connections live long: collecting often finds them alive, again and again
     if config.nats.servers or config.redis is not None:
-        sys.setswitchinterval(SWITCH_INTERVAL)
+        sys.setswitchinterval(config.switch_interval)
     wanted = config.limits.max_connections + SPARE_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY:

@@ -13,7 +13,7 @@ from gateway.backends.settings import BusSettings, JwtSettings
 from gateway.backends.settings_nats import NatsSettings
 from gateway.backends.settings_redis import RedisSettings
 from gateway.console.settings import ConsoleSettings
-from gateway.core.settings import DrainSettings, HeartbeatSettings, LimitSettings, LoginSettings, Settings
+from gateway.core.settings import DrainSettings, HeartbeatSettings, LimitSettings, LoginSettings, Seconds, Settings
 from gateway.core.settings_files import FileSettings
 from gateway.logic.settings import LogicSettings
 from gateway.logs.settings import LogSettings
@@ -33,6 +33,9 @@ class Config(Settings, frozen=True):
     data_dir: str = ".gateway"
     """Directory for what the node keeps: the development key and certificate, the secret of QUIC, and the embedded
     Logic's store. Made when missing."""
+    switch_interval: Seconds = 0.0005
+    """With NATS or Redis: seconds after which a busy thread of the process lets another one run. At Python's own 0.005
+    what crosses between them waits: 400 ms at the 99th percentile on a busy node, against 9."""
 
     tcp: TcpSettings = TcpSettings()
     websocket: WebSocketSettings = WebSocketSettings()
