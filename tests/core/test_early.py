@@ -24,6 +24,7 @@ from gateway.protocol.messages import (
     ErrorMessage,
     Heartbeat,
     MessageAck,
+    Signal,
     SyncRequest,
     encode,
     packet,
@@ -91,6 +92,21 @@ async def test_T14_an_early_message_is_delivered_once_however_often_it_comes() -
         assert acks(link) == acks(again) == acks(again, Lane.CONTROL) == [("a", AckStatus.ACCEPTED, 0)]
         assert len(world.upstream) == 1
         assert world.hub.metrics.early_repeated == 2
+
+
+@pytest.mark.parametrize("ticket", ["t-1", "unknown", ""])
+async def test_T14_early_datagrams_are_dropped(ticket: str) -> None:
+    async with resumed(ticket=ticket) as (world, link, _):
+        receiver = await link.told()
+        receiver.datagram(encode(Heartbeat(), seq=1))
+        receiver.datagram(encode(Signal(to_user=1002, kind="typing"), seq=2))
+        await wait_all_tasks_blocked()
+        assert (link.datagrams, link.heard(), world.upstream) == ([], [], [])
+        assert (world.hub.metrics.datagrams, world.hub.metrics.datagrams_dropped) == (0, 2)
+        await link.confirm()
+        await link.log_in(1001)
+        receiver.datagram(encode(Signal(to_user=1002, kind="typing"), seq=2))
+        assert (await world.wait_upstream(1))[0].msg_type == MsgType.SIGNAL
 
 
 @pytest.mark.parametrize("ticket", ["unknown", ""])
