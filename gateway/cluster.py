@@ -52,7 +52,7 @@ def configured_files(config: Config) -> FileStore | None:
 @asynccontextmanager
 async def open_thread(config: Config) -> AsyncIterator[AsyncioThread | None]:
     """The one asyncio thread of all drivers, if any is configured. Enter it before what uses it."""
-    if not config.nats.servers and config.redis is None:
+    if not config.nats.servers and config.redis is None and config.logic.redis is None:
         yield None
         return
     from gateway.backends.asyncio_thread import AsyncioThread
@@ -73,11 +73,12 @@ async def open_store(config: Config, thread: AsyncioThread | None) -> AsyncItera
         async with SqliteStore.open(Path(config.data_dir) / STORE_FILE) as file:
             yield file
         return
-    if config.redis is None or thread is None:
+    settings = config.logic.redis or config.redis
+    if settings is None or thread is None:
         raise ConfigError(['logic.store: "redis" needs redis too (redis.host)'])
     from gateway.logic.store_redis import RedisStore
 
-    async with RedisStore.open(config.redis, thread) as shared:
+    async with RedisStore.open(settings, thread) as shared:
         yield shared
 
 

@@ -66,8 +66,9 @@ def list(arguments: argparse.Namespace) -> int:  # named as it is typed
 def _told(arguments: argparse.Namespace, on_file: OnFile, in_redis: InRedis) -> int:
     config = load(arguments.config, flags=arguments.flags, files=False).config
     try:
-        if config.logic.store == "redis" and config.redis is not None:
-            answer = trio.run(_ask_redis, config.redis, in_redis)
+        shared = config.logic.redis or config.redis
+        if config.logic.store == "redis" and shared is not None:
+            answer = trio.run(_ask_redis, shared, in_redis)
         else:
             answer = _ask_file(config, on_file)
     except (groups.GroupError, StoreFailed) as error:

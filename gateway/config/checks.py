@@ -200,65 +200,69 @@ def _stream(nats: NatsSettings) -> Iterator[Problem]:
 
 
 def _redis(config: Config, files: bool) -> Iterator[Problem]:
-    redis = config.redis
-    if redis is None:
-        if config.logic.store == "redis":
-            yield ("logic.store",), "redis needs section redis too (redis.host)"
-        return
-    if not is_name(redis.prefix):
-        yield ("redis.prefix",), f"must be 1 to 64 of the characters A-Z a-z 0-9 _ -, not {redis.prefix[:80]!r}"
-    if not _is_host(redis.host):
-        yield ("redis.host",), f"must be an IP address or a host name, not {redis.host[:80]!r}"
-    try:
-        redis_address(redis)
-    except ValueError as error:
-        yield ("redis.url",), str(error)
-    if redis.url and redis.sentinels:
-        yield ("redis.sentinels", "redis.url"), "cannot be used with redis.url: they say where the master is"
-    for sentinel in redis.sentinels:
-        try:
-            sentinel_address(sentinel)
-        except ValueError as error:
-            yield ("redis.sentinels",), str(error)
-    yield from _redis_cluster(config, redis)
-    if redis.timeout > config.login.backend_timeout:
+    redis, logic = config.redis, config.logic
+    if redis is None and logic.redis is None and logic.store == "redis":
+        yield ("logic.store",), "redis needs section redis too (redis.host)"
+    for name, settings in (("redis", redis), ("logic.redis", logic.redis)):
+        if settings is not None:
+            yield from _redis_section(name, settings, files)
+    shared = "logic.redis" if logic.redis is not None else "redis"
+    if logic.store == "redis" and (logic.redis or redis or RedisSettings()).cluster:
+        yield (
+            (f"{shared}.cluster", "logic.store"),
+            "cannot hold Logic's messages, of which a transaction concerns many users: name a single server or "
+            "Sentinels in logic.redis, or use logic.store = sqlite",
+        )
+    if redis is not None and redis.timeout > config.login.backend_timeout:
         yield (
             ("redis.timeout", "login.backend_timeout"),
             f"{redis.timeout:g} must be at most login.backend_timeout, {config.login.backend_timeout:g}",
         )
+
+
+def _redis_section(name: str, redis: RedisSettings, files: bool) -> Iterator[Problem]:
+    if not is_name(redis.prefix):
+        yield (f"{name}.prefix",), f"must be 1 to 64 of the characters A-Z a-z 0-9 _ -, not {redis.prefix[:80]!r}"
+    if not _is_host(redis.host):
+        yield (f"{name}.host",), f"must be an IP address or a host name, not {redis.host[:80]!r}"
+    try:
+        redis_address(redis)
+    except ValueError as error:
+        yield (f"{name}.url",), str(error)
+    if redis.url and redis.sentinels:
+        yield (f"{name}.sentinels", f"{name}.url"), f"cannot be used with {name}.url: they say where the master is"
+    for sentinel in redis.sentinels:
+        try:
+            sentinel_address(sentinel)
+        except ValueError as error:
+            yield (f"{name}.sentinels",), str(error)
+    if redis.cluster:
+        yield from _redis_cluster(name, redis)
     if files and redis.tls is not None:
         try:
             load_redis_tls(redis.tls)
         except ValueError as error:
-            yield ("redis.tls",), str(error)
+            yield (f"{name}.tls",), str(error)
 
 
-def _redis_cluster(config: Config, redis: RedisSettings) -> Iterator[Problem]:
-    if not redis.cluster:
-        return
+def _redis_cluster(name: str, redis: RedisSettings) -> Iterator[Problem]:
     for server in redis.cluster:
         try:
             cluster_address(server)
         except ValueError as error:
-            yield ("redis.cluster",), str(error)
+            yield (f"{name}.cluster",), str(error)
     if redis.url:
         yield (
-            ("redis.cluster", "redis.url"),
-            "cannot be used with redis.url: it names the servers; user, password and tls have settings of their own",
+            (f"{name}.cluster", f"{name}.url"),
+            f"cannot be used with {name}.url: it names the servers; user, password and tls have settings of their own",
         )
     if redis.sentinels:
         yield (
-            ("redis.cluster", "redis.sentinels"),
-            "cannot be used with redis.sentinels: a cluster fails over by itself",
+            (f"{name}.cluster", f"{name}.sentinels"),
+            f"cannot be used with {name}.sentinels: a cluster fails over by itself",
         )
     if redis.db:
-        yield ("redis.db", "redis.cluster"), f"{redis.db} must be 0 with redis.cluster: a cluster has one database"
-    if config.logic.store == "redis":
-        yield (
-            ("logic.store", "redis.cluster"),
-            "redis keeps many users' messages in one transaction, which redis.cluster does not allow: give Logic a "
-            "configuration of its own with a single server or Sentinels, or use sqlite",
-        )
+        yield (f"{name}.db", f"{name}.cluster"), f"{redis.db} must be 0 with {name}.cluster: a cluster has one database"
 
 
 def _quic(config: Config, files: bool) -> Iterator[Problem]:

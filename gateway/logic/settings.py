@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from gateway.backends.settings_redis import RedisSettings
 from gateway.core.settings import Count, Port, Seconds, Settings
 
 SYNC_BYTES = 61_440
@@ -23,7 +24,11 @@ class LogicSettings(Settings, frozen=True):
     Without NATS it always does."""
     store: Literal["sqlite", "redis"] = "sqlite"
     """Where messages and groups are kept: `sqlite`, a file in `data_dir` that the Logics of one machine share, or
-    `redis`, in the server of section `redis`, which all share and which must sync each write to its disk."""
+    `redis`, in the server of section `logic.redis`, or else `redis`, which all share and which must sync each write to
+    its disk."""
+    redis: RedisSettings | None = None
+    """Another Redis than where locations are, for messages and groups only: of `store = "redis"`. No cluster: a
+    transaction concerns many users. `timeout` is not for it."""
     console_port: Port = 0
     """Port of the console of `python -m gateway logic`, at `console.host`; 0 lets the system choose, and the log says
     which. A node's own is `console.port`."""

@@ -16,8 +16,11 @@ from gateway.backends.settings_redis import RedisSettings, RedisTlsSettings
 from gateway.config import Config, ConfigError, check
 from gateway.core.ports import StoreUnavailable
 from gateway.logic.settings import LogicSettings
+from gateway.protocol.messages import ChatMessage
 from tests.backends.redis_world import PATIENCE, conn_ids, open_store, open_store_on, record, wait_until
 from tests.contracts.locations import MULTI, place
+from tests.logic.redis_world import durable_server
+from tests.support.node import open_running
 from tests.support.redis_cluster import redis_cluster
 from tests.support.redis_server import RedisServer, free_port, redis_server
 
@@ -235,7 +238,42 @@ def test_what_cannot_work_is_refused_at_the_start(redis: RedisSettings, named: s
     assert "secret" not in str(raised.value)
 
 
-def test_logic_keeps_its_messages_in_no_cluster() -> None:
-    config = Config(redis=RedisSettings(cluster=("a",)), logic=LogicSettings(store="redis"))
-    with pytest.raises(ConfigError, match=r"logic\.store.*redis\.cluster"):
+@pytest.mark.parametrize(
+    ("redis", "of_logic", "named"),
+    [
+        (RedisSettings(cluster=("a",)), None, "redis.cluster"),
+        (RedisSettings(cluster=("a",)), RedisSettings(cluster=("b",)), "logic.redis.cluster"),
+        (RedisSettings(), RedisSettings(host="not a host"), "logic.redis.host"),
+        (None, None, "logic.store"),
+        (RedisSettings(cluster=("a",)), RedisSettings(host="b"), None),
+        (None, RedisSettings(sentinels=("b",)), None),
+    ],
+)
+def test_logic_keeps_its_messages_in_no_cluster(
+    redis: RedisSettings | None, of_logic: RedisSettings | None, named: str | None
+) -> None:
+    config = Config(redis=redis, logic=LogicSettings(store="redis", redis=of_logic))
+    if named is None:
         check(config)
+        return
+    with pytest.raises(ConfigError, match=rf"^{named}"):
+        check(config)
+
+
+async def test_locations_in_a_cluster_and_messages_in_a_server_of_their_own(tmp_path: Path) -> None:
+    with redis_cluster() as cluster, durable_server() as server:
+        logic = LogicSettings(store="redis", redis=RedisSettings(port=server.port))
+        settings = RedisSettings(cluster=cluster.addresses, timeout=3.0)
+        server.client().ping()
+        for member in cluster.members:
+            member.client().ping()
+        async with open_running(tmp_path, redis=settings, logic=logic) as running:
+            anna, bo = await running.seated(1001), await running.seated(1002)
+            await anna.send(ChatMessage(msg_id="m", to_user=1002, content="hello"))
+            with trio.fail_after(PATIENCE):
+                assert (await bo.receive(ChatMessage)).content == "hello"
+            assert server.client().llen("im:logic:timeline:1002") == 1
+            assert not server.client().keys("im:user:*")
+            assert not any(member.client().keys("im:logic:*") for member in cluster.members)
+            for peer in (anna, bo):
+                await peer.hang_up()
