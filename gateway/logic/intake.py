@@ -67,6 +67,9 @@ class Intake:
     def __init__(self, router: Router, settings: LogicSettings) -> None:
         self._router = router
         self._settings = settings
+        self.patient = False
+        """With a durable uplink what comes over the bus is a repeat, its first copy is in the stream, and nobody is
+        told that it is refused for now. Who hears nothing asks again."""
         self.writes: Backlog[Job[Post | Receipt]] = Backlog(settings.max_waiting, settings.max_waiting_bytes)
         self.syncs: Backlog[Job[SyncRequest]] = Backlog(settings.max_syncs)
         self.signals: Backlog[Job[Signal]] = Backlog(settings.max_signals)
@@ -156,6 +159,8 @@ class Intake:
             return ""
         if self.writes.offer(Job(origin, post, size), size):
             return ""
+        if self.patient:
+            return f"rejected_{Code.UPSTREAM_UNAVAILABLE:d}"
         return self._reject(origin, frame.msg_id, Code.UPSTREAM_UNAVAILABLE, up.received_at)
 
     def _offer(self, origin: Origin, up: Upstream, size: int) -> str:

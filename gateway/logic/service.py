@@ -84,6 +84,7 @@ class LogicService:
         self._router = Router(bus, locations, self._subjects, self._settings)
         self._intake = Intake(self._router, self._settings)
         self._stream = durable_bus(bus) if durable else None
+        self._intake.patient = durable
         self._consumption: Consumption | None = None
         self._kept: list[Job[Post | Receipt]] = []
         """Out of the stream, and the store could not be asked: tried again, before anything newer."""
@@ -258,8 +259,12 @@ class LogicService:
             await self._router.deliver(job.origin, job.work, outcome, places)
             if job.offer is not None and not outcome.repeated:
                 await self._router.offer(job.origin, job.offer, outcome, places)
-        else:
+        elif not self._is_asked_again(job, outcome):
             await self._router.reject(job.origin, job.work.msg_id, _rejection(outcome), now)
+
+    def _is_asked_again(self, job: Job[Post | Receipt], outcome: Outcome | Failed) -> bool:
+        """Whether it is a repeat of what a stream has: its sender hears of that one, not of what only fails now."""
+        return self._intake.patient and job.offer is None and _rejection(outcome) == Code.UPSTREAM_UNAVAILABLE
 
     def _settle(self, job: Job[Post | Receipt], outcome: Outcome | Failed) -> None:
         """Count what became of one, whether or not anybody could be told, and give its room back."""

@@ -89,6 +89,31 @@ async def test_a_failing_store_is_waited_for_and_others_are_told_at_once(path: P
         assert all(account.balanced for account in world.service.books())
 
 
+async def test_what_is_sent_again_meanwhile_is_not_told_to_be_refused(path: Path) -> None:
+    """It comes over the bus, and fails; but the stream has it, and its sender was told Accepted."""
+    moods: list[Moody] = []
+
+    def wrap(store: Store) -> Store:
+        moods.append(Moody(store))
+        return moods[0]
+
+    async with open_world(path, LogicSettings(max_waiting=4), wrap=wrap, durable=True) as world:
+        alice = world.device(1)
+        moods[0].error = StoreFailed("gone")
+        entrust(alice, "m")
+        await until(lambda: world.service.statistics().store_failures > 0)
+        for _ in range(20):  # some fail, some find no room
+            alice.chat("m", 2)
+        await world.bus.drain()
+        await until(lambda: world.service.statistics().rejected == 20)
+        assert alice.acks == []
+        moods[0].error = None
+        alice.chat("m", 2)
+        await until(lambda: len(alice.acks) == 2)
+        assert outcomes(alice) == [("m", STORED, 0)] * 2
+        assert all(account.balanced for account in world.service.books())
+
+
 async def test_a_store_that_comes_back_is_asked_for_little_at_first(path: Path) -> None:
     sizes: list[int] = []
     moods: list[Moody] = []
