@@ -1,7 +1,7 @@
 """Threats 1, 2, 5, 44, 46 on the UDP port: silence, half a handshake, disorder of streams, bugs, churn.
 
 Those that look the same on every link are beside the others' (T03 to T06, T34, T35, T39, T44, T45); the endpoint's own
-(T11 to T21) are its transport's tests.
+(T11 to T21) are its transport's tests, and in `test_storms` what of them somebody with a session can do.
 """
 
 from __future__ import annotations
