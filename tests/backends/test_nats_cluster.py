@@ -11,11 +11,15 @@ import trio
 
 from gateway.backends.nats_bus import NatsBus
 from gateway.config import ConfigError, Flag, load
+from gateway.core.ports import LoginPolicy
+from gateway.core.settings import LoginSettings
 from gateway.logic.settings import LogicSettings
 from gateway.node import open_node
+from gateway.protocol.codes import Code
 from gateway.protocol.types import AckStatus
 from tests.backends.nats import PATIENCE, settings, until
 from tests.backends.nats_world import ANNA, BO, Cluster, user
+from tests.backends.test_redis_nodes import kicked
 from tests.client.server import take
 from tests.support.nats_server import nats_server
 from tests.support.node import test_config
@@ -46,6 +50,34 @@ async def test_a_chat_across_nodes(cluster: Cluster) -> None:
             assert [each.content for each in await take(bo, 1)] == ["hej Bo"]
             await bo.send("hej Anna", to_user=ANNA)
             assert [each.content for each in await take(anna, 1)] == ["hej Anna"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "device", "code"),
+    [
+        (LoginPolicy.MULTI_DEVICE, "phone", Code.REPLACED_BY_SAME_DEVICE),
+        (LoginPolicy.SINGLE_DEVICE, "tablet", Code.KICKED_BY_POLICY),
+        (LoginPolicy.SINGLE_PER_PLATFORM, "tablet", Code.KICKED_BY_POLICY),
+    ],
+)
+async def test_a_login_displaces_on_another_node_also_when_nats_was_away_meanwhile(
+    cluster: Cluster, policy: LoginPolicy, device: str, code: Code
+) -> None:
+    login = LoginSettings(policy=policy, backend_timeout=PATIENCE)
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(cluster.node("node-1", login=login))
+        second = await stack.enter_async_context(cluster.node("node-2", login=login))
+        older = await first.seated(ANNA, "phone")
+        newer = await second.seated(ANNA, device)
+        assert await kicked(older) == code
+        await cluster.nats.kill()
+        newest = await first.seated(ANNA, "phone")
+        await cluster.nats.start()
+        assert await kicked(newer) == code
+        (location,) = (await second.hub.locations.lookup([ANNA]))[ANNA]
+        assert (location.access_node, location.device_id) == ("node-1", "phone")
+        for peer in (older, newer, newest):
+            await peer.hang_up()
 
 
 async def test_t36_nothing_stored_is_lost_while_nats_is_killed_and_restarted(cluster: Cluster) -> None:
