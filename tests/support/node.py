@@ -175,7 +175,7 @@ class Neighbour:
             await trio.sleep(0.02)
             before = trio.current_time()
             await self._peer.send_bytes(b"\0\0\0\0\0\0")
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE):
                 frame = await self._peer.frame()
             assert frame is not None, "the innocent neighbour was closed"
             self.answered += 1
