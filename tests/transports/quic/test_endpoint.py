@@ -13,6 +13,7 @@ from aioquic.quic.packet import QuicErrorCode, QuicProtocolVersion
 from gateway.core.link import LinkClosed
 from gateway.core.settings import LimitSettings
 from gateway.protocol.codes import Code
+from gateway.transports.quic.parted import Parted
 from gateway.transports.quic.statistics import Drop
 from tests.transports.quic.client import Client, client_configuration, open_client
 from tests.transports.quic.world import Echo, World, open_world
@@ -150,6 +151,15 @@ async def test_a_lost_close_is_said_again_ever_more_rarely() -> None:
         assert client.quic._close_event.error_code == 4200
 
 
+def test_a_farewell_goes_where_the_connection_was_and_nowhere_else() -> None:
+    parted = Parted((b"cid",), b"farewell", b"here")
+    assert parted.answer(b"there") is None
+    assert [parted.answer(b"here") for _ in range(8)] == [
+        b"farewell", b"farewell", None, b"farewell", None, None, None, b"farewell",
+    ]  # fmt: skip
+    assert Parted((b"cid",), b"", b"here").answer(b"here") is None
+
+
 async def test_idle_connections_are_forgotten() -> None:
     async with open_world(idle_timeout=0.3) as world, open_client(world.server):
         echo: Echo = world.handlers[0]
@@ -205,7 +215,7 @@ async def test_pumped_tells_that_there_is_room_again() -> None:
     """A file sent by a watermark: never more than 64 KB wait, all of it arrives."""
 
     class Sending(Echo):
-        left = 2_000_000
+        left = 600_000
         most = 0
         stream_id = -1
 
@@ -221,7 +231,7 @@ async def test_pumped_tells_that_there_is_room_again() -> None:
         sending: Sending = world.handlers[0]
         sending.stream_id = sending.peer.open_stream(True)
         sending.peer.touch()
-        await client.until(lambda: len(client.streams.get(sending.stream_id, b"")) == 2_000_000)
+        await client.until(lambda: len(client.streams.get(sending.stream_id, b"")) == 600_000)
         assert sending.most < 80_000
 
 
