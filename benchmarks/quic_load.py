@@ -1,11 +1,12 @@
 """The load of `benchmarks/quic.py`: aioquic's own client, in a process of its own.
 
-    python benchmarks/quic_load.py handshakes PORT SERVER_PID COUNT
+    python benchmarks/quic_load.py handshakes|logins PORT SERVER_PID COUNT
     python benchmarks/quic_load.py messages PORT SERVER_PID CONNECTIONS WINDOW SECONDS
     python benchmarks/quic_load.py idle PORT SERVER_PID COUNT
 
-Every client opens its control lane and says Auth, whoever the server is: an echo gives it back. Prints one line of
-JSON: what was done, and the CPU that the server used for it. `idle` prints and keeps its connections until killed.
+Every client but those of `handshakes` opens its control lane and says Auth, whoever the server is: an echo gives it
+back. Prints one line of JSON: what was done, and the CPU that the server used for it. `idle` prints and keeps its
+connections until killed.
 """
 
 from __future__ import annotations
@@ -85,8 +86,8 @@ def configuration() -> QuicConfiguration:
     )
 
 
-async def opened(port: int, count: int, *, stay: asyncio.Event | None) -> list[Client]:
-    """So many clients logged in, AT_ONCE of them on their way at a time; they leave at once unless they are to stay."""
+async def opened(port: int, count: int, *, stay: asyncio.Event | None, login: bool = True) -> list[Client]:
+    """So many clients connected, AT_ONCE of them on their way at a time; they leave at once unless they are to stay."""
     clients: list[Client] = []
     ready: asyncio.Queue[None] = asyncio.Queue()
     places = asyncio.Semaphore(AT_ONCE)
@@ -96,8 +97,9 @@ async def opened(port: int, count: int, *, stay: asyncio.Event | None) -> list[C
             live = connect("127.0.0.1", port, configuration=configuration(), create_protocol=Client)
             client = await live.__aenter__()
             assert isinstance(client, Client)
-            client.log_in(user)
-            await asyncio.wait_for(client.welcome.wait(), PATIENCE)
+            if login:
+                client.log_in(user)
+                await asyncio.wait_for(client.welcome.wait(), PATIENCE)
         clients.append(client)
         ready.put_nowait(None)
         if stay is not None:
@@ -120,10 +122,11 @@ async def opened(port: int, count: int, *, stay: asyncio.Event | None) -> list[C
 
 async def main(kind: str, port: int, pid: int, count: int, *more: str) -> None:
     """One measurement."""
-    if kind == "handshakes":
-        await opened(port, AT_ONCE, stay=None)
+    if kind in ("handshakes", "logins"):
+        login = kind == "logins"
+        await opened(port, AT_ONCE, stay=None, login=login)
         before, began = cpu(pid)[0], time.monotonic()
-        await opened(port, count, stay=None)
+        await opened(port, count, stay=None, login=login)
         found = {"done": count, "cpu_ns": cpu(pid)[0] - before, "seconds": time.monotonic() - began}
         print(json.dumps(found), flush=True)
         return
