@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -40,20 +41,26 @@ async def test_ctrl_c_or_a_closed_terminal_ends_all_of_it(tmp_path: Path, number
         check=False,
     )
     told = ""
-    async with trio.open_nursery() as nursery:
-        process: trio.Process = await nursery.start(cluster)
-        assert process.stdout is not None
-        with trio.fail_after(2 * PATIENCE):
-            while "Ctrl-C ends everything" not in told:
-                told += (await process.stdout.receive_some()).decode()
-            started = dict(re.findall(r"^  (\S+) +pid (\d+) ", told, re.MULTILINE))
-            assert set(started) == {name for names in ORDER for name in names}
-            assert all(alive(int(pid)) for pid in started.values())
-            assert within(tmp_path)
-            process.send_signal(number)
-            while chunk := await process.stdout.receive_some():
-                told += chunk.decode()
-            assert await process.wait() == 0
-    assert "ending" in told
-    assert not [name for name, pid in started.items() if alive(int(pid))]
-    assert not within(tmp_path)
+    started: dict[str, str] = {}
+    try:
+        async with trio.open_nursery() as nursery:
+            process: trio.Process = await nursery.start(cluster)
+            assert process.stdout is not None
+            with trio.fail_after(2 * PATIENCE):
+                while "Ctrl-C ends everything" not in told:
+                    told += (await process.stdout.receive_some()).decode()
+                    started = dict(re.findall(r"^  (\S+) +pid (\d+) ", told, re.MULTILINE))
+                assert set(started) == {name for names in ORDER for name in names}
+                assert all(alive(int(pid)) for pid in started.values())
+                assert within(tmp_path)
+                process.send_signal(number)
+                while chunk := await process.stdout.receive_some():
+                    told += chunk.decode()
+                assert await process.wait() == 0
+        assert "ending" in told
+        assert not [name for name, pid in started.items() if alive(int(pid))]
+        assert not within(tmp_path)
+    finally:
+        for pid in started.values():  # where it failed
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
