@@ -11,7 +11,7 @@ import trio
 
 from gateway.backends.dev_keys import development_key, issue_token
 from gateway.client import connect
-from tests.cli.running import environment, heed_ctrl_c, node
+from tests.cli.running import environment, heed_signals, node
 from tests.support.nats_server import nats_server
 from tests.support.node import PATIENCE
 from tests.support.redis_server import redis_server
@@ -44,7 +44,7 @@ async def running(cwd: Path, *words: str) -> AsyncIterator[Bot]:
         cwd=cwd,
         env=environment(**ANY_PORT),
         stdout=subprocess.PIPE,
-        preexec_fn=heed_ctrl_c,
+        preexec_fn=heed_signals,
     )
     assert process.stdout is not None
     try:

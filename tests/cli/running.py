@@ -23,9 +23,11 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(_ROOT), "PYTHONWARNINGS": "error", **more}
 
 
-def heed_ctrl_c() -> None:
-    """For `preexec_fn`: what a shell started in the background ignores SIGINT, and so would all that it starts."""
+def heed_signals() -> None:
+    """For `preexec_fn`: what a shell starts in the background ignores SIGINT, what `nohup` starts SIGHUP, and so would
+    all that these start."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def command(*words: str) -> list[str]:
@@ -95,6 +97,7 @@ async def node(*words: str, cwd: Path, **more: str) -> AsyncIterator[Running]:
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
+        preexec_fn=heed_signals,
     )
     running = Running(process, cwd)
     try:

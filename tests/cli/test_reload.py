@@ -13,7 +13,7 @@ from pathlib import Path
 import trio
 import trustme
 
-from tests.cli.running import PORTS, command, environment, node
+from tests.cli.running import PORTS, command, environment, heed_signals, node
 
 
 def issue(authority: trustme.CA, name: str, path: Path) -> None:
@@ -75,6 +75,7 @@ async def test_it_leaves_with_its_terminal(tmp_path: Path) -> None:
             stdin=slave,
             stdout=subprocess.DEVNULL,
             stderr=output,
+            preexec_fn=heed_signals,
         )
     os.close(slave)
     try:

@@ -16,7 +16,7 @@ from gateway.core.settings import HeartbeatSettings
 from gateway.protocol.codes import Code
 from gateway.protocol.messages import ChatMessage, MessageAck, SyncRequest, SyncResponse
 from gateway.protocol.types import AckStatus
-from tests.cli.running import environment, heed_ctrl_c
+from tests.cli.running import environment, heed_signals
 from tests.support.node import LINKS, PATIENCE, LinkKind, open_running, test_config
 from tests.support.peer import Peer
 
@@ -126,7 +126,7 @@ async def test_the_example_runs_and_ends(tmp_path: Path, number: signal.Signals)
         cwd=tmp_path,
         env=environment(),
         stdout=subprocess.PIPE,
-        preexec_fn=heed_ctrl_c,
+        preexec_fn=heed_signals,
     )
     assert process.stdout is not None
     try:
