@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS ?= 2
 SOURCES := $(wildcard gateway/_*.pyx gateway/_*.pxi gateway/_*.pxd) setup.py
 .DEFAULT_GOAL := help
 
@@ -17,8 +18,8 @@ run: $(VENV)/built ## set everything up and run the node with embedded defaults
 test: lint generated unit extras ## set everything up and run every check and test
 
 .PHONY: unit
-unit: $(VENV)/dev ## the tests
-	$(BIN)/python -m pytest
+unit: $(VENV)/dev ## the tests, in WORKERS (2) processes: most of them wait more than they work
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: lint
 lint: $(VENV)/dev ## ruff, mypy strict, import contracts
