@@ -7,7 +7,7 @@ opens it, events are kept, which is one turn of the scheduler and no more than t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final
 
 import trio
 from aioquic.quic.events import (
@@ -19,51 +19,31 @@ from aioquic.quic.events import (
     StreamReset,
 )
 
-from gateway.core.link import Lane, LanedReceiver, Link, LinkClosed, OutgoingStream, Receiver
-from gateway.protocol.codes import Code
+from gateway.core.link import Link, LinkClosed
+from gateway.transports.quic.lane_link import LAST_BYTES, LaneLink
 from gateway.transports.quic.peer import QuicPeer
 from gateway.transports.quic.streams import LaneStreams
 
 ALPN: Final = "im-access"
-LAST_BYTES: Final = 1.0
-"""Seconds that a goodbye waits for the peer to acknowledge what was sent before; then it is said all the same."""
 LONGEST_REASON: Final = 256
 """Bytes of a reason on the wire: CONNECTION_CLOSE must fit one packet."""
 
 
-class QuicLink:
+class QuicLink(LaneLink):
     """A `LanedLink` over one QUIC connection, and its `PeerHandler`."""
 
-    __slots__ = (
-        "__weakref__",
-        "_before",
-        "_lost",
-        "_peer",
-        "_receiver",
-        "_serve",
-        "_streams",
-        "address",
-        "early",
-        "parting",
-    )
+    __slots__ = ("_before", "_peer", "_serve", "early")
 
     transport = "quic"
-    prefix: Callable[[int], bytes] | None = None
-    lanes = True
 
     def __init__(self, peer: QuicPeer, serve: Callable[[Link], None]) -> None:
         """`serve(link)` is called once, when there is something to serve; it must not wait."""
-        self.address = peer.address
+        super().__init__(peer.address)
         self.early = True
         """Until HandshakeCompleted has been told in its turn: what is fed before may be a replay."""
-        self.parting: tuple[int, str] = (Code.GOING_AWAY, "")
-        """What `abort` says to the peer, if nothing was said before."""
         self._peer = peer
         self._serve: Callable[[Link], None] | None = serve
-        self._receiver: LanedReceiver | None = None
-        self._streams: LaneStreams | None = None
         self._before: list[QuicEvent] = []
-        self._lost = ""
 
     # -- as a PeerHandler ----------------------------------------------------------------------------------
 
@@ -113,10 +93,6 @@ class QuicLink:
 
     # -- as a Link -----------------------------------------------------------------------------------------
 
-    def attach(self, receiver: Receiver) -> None:
-        """Say who is told: a `LanedReceiver`, as whoever serves a link with `lanes` knows."""
-        self._receiver = cast(LanedReceiver, receiver)
-
     async def open(self) -> None:
         """Tell what has come since the link was handed over; it is up already.
 
@@ -131,35 +107,6 @@ class QuicLink:
         before, self._before = self._before, []
         for event in before:
             self._tell(streams, event)
-
-    def send(self, data: bytes) -> bool:
-        """Queue bytes on the control lane."""
-        return self.send_on(Lane.CONTROL, data)
-
-    @property
-    def unsent(self) -> int:
-        """Bytes of the control lane that the peer has not acknowledged."""
-        return self.unsent_on(Lane.CONTROL)
-
-    async def flush(self) -> None:
-        """Wait until the control lane has room again.
-
-        Raises:
-            LinkClosed: it never will.
-        """
-        if self._streams is None:
-            raise LinkClosed(self._lost or "closed")
-        await self._streams.room(Lane.CONTROL)
-
-    def pause(self) -> None:
-        """Grant nothing more on control and message."""
-        if self._streams is not None:
-            self._streams.pause()
-
-    def resume(self) -> None:
-        """Grant again."""
-        if self._streams is not None:
-            self._streams.resume()
 
     async def say_goodbye(self, code: int, reason: str) -> None:
         """Let the peer acknowledge what was sent, for a second at most, and send CONNECTION_CLOSE with `code`."""
@@ -199,24 +146,6 @@ class QuicLink:
         """The longest frame that travels as a datagram now, in bytes; 0: none does."""
         return self._peer.max_datagram
 
-    def send_on(self, lane: int, data: bytes) -> bool:
-        """Queue bytes on a lane; False when it takes no more until `writable`."""
-        return self._streams is None or self._streams.send_on(lane, data)
-
-    def unsent_on(self, lane: int) -> int:
-        """Bytes of a lane that the peer has not acknowledged."""
-        return self._streams.unsent_on(lane) if self._streams is not None else 0
-
     def send_datagram(self, frame: bytes) -> bool:
         """Queue one datagram; False when it was dropped or is too long."""
         return self._peer.send_datagram(frame)
-
-    def open_stream(self) -> OutgoingStream:
-        """Open an ephemeral stream to the peer.
-
-        Raises:
-            LinkClosed: the link is gone, or no further stream may be opened now.
-        """
-        if self._streams is None:
-            raise LinkClosed(self._lost or "closed")
-        return self._streams.open_stream()

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final
 
 import trio
 
-from gateway.core.link import Lane, LanedReceiver, Link, LinkClosed, OutgoingStream, Receiver
-from gateway.protocol.codes import Code
+from gateway.core.link import Link, LinkClosed
 from gateway.protocol.http3 import H3Code
+from gateway.transports.quic.lane_link import LAST_BYTES, LaneLink
 from gateway.transports.quic.peer import QuicPeer
 from gateway.transports.quic.streams import LaneStreams
 from gateway.transports.webtransport.counts import WebTransportCounts
@@ -27,36 +27,26 @@ OPENING: Final = 5.0
 """Seconds from the connection's first packet to its CONNECT, all in all."""
 REFUSING: Final = 1.0
 """Seconds that a refused client has to take its answer and go."""
-LAST_BYTES: Final = 1.0
-"""Seconds that a goodbye waits for the client to acknowledge what was sent before; then it is said all the same."""
 
 
-class WebTransportLink:
+class WebTransportLink(LaneLink):
     """A `LanedLink` over one session, which is all that its connection is for."""
 
     __slots__ = (
-        "__weakref__",
         "_closed",
         "_deadline",
         "_decided",
-        "_lost",
         "_parted",
         "_parting",
         "_peer",
-        "_receiver",
         "_refused",
         "_serve",
-        "_streams",
-        "address",
         "http3",
         "leaving",
-        "parting",
         "told",
     )
 
     transport = "webtransport"
-    prefix: Callable[[int], bytes] | None = None
-    lanes = True
     early = False
     """Never: a CONNECT that comes early is held until the handshake is complete."""
     ticket = ""
@@ -66,24 +56,19 @@ class WebTransportLink:
         self, peer: QuicPeer, rules: WebTransportRules, serve: Callable[[Link], None], counts: WebTransportCounts
     ) -> None:
         """`serve(link)` is called once, when the handshake is complete; it must not wait."""
-        self.address = peer.address
+        super().__init__(peer.address)
         self.told: tuple[int, str] | None = None
         """Code and reason with which the client ended the session; code 0 when it gave none."""
-        self.parting: tuple[int, str] = (Code.GOING_AWAY, "")
-        """What `abort` says to the client, if nothing was said before."""
         self.leaving = False
         """Whether the client said that it will leave (DRAIN_SESSION)."""
         self.http3 = Http3(peer, rules, self, counts)
         self._peer = peer
         self._serve: Callable[[Link], None] | None = serve
         self._deadline = peer.began + OPENING
-        self._receiver: LanedReceiver | None = None
-        self._streams: LaneStreams | None = None
         self._decided = trio.Event()
         self._parted = trio.Event()
         self._refused: Answer | None = None
         self._parting = False
-        self._lost = ""
         self._closed = False
 
     # -- as the host of a session --------------------------------------------------------------------------
@@ -143,10 +128,6 @@ class WebTransportLink:
 
     # -- as a Link -----------------------------------------------------------------------------------------
 
-    def attach(self, receiver: Receiver) -> None:
-        """Say who is told: a `LanedReceiver`, as whoever serves a link with `lanes` knows."""
-        self._receiver = cast(LanedReceiver, receiver)
-
     async def open(self) -> None:
         """Wait for the CONNECT, then tell what has come since.
 
@@ -168,35 +149,6 @@ class WebTransportLink:
         self._streams = streams = LaneStreams(self.http3.session, receiver)
         self.http3.session.deliver(streams)
         self.http3.deliver_datagrams()
-
-    def send(self, data: bytes) -> bool:
-        """Queue bytes on the control lane."""
-        return self.send_on(Lane.CONTROL, data)
-
-    @property
-    def unsent(self) -> int:
-        """Bytes of the control lane that the peer has not acknowledged."""
-        return self.unsent_on(Lane.CONTROL)
-
-    async def flush(self) -> None:
-        """Wait until the control lane has room again.
-
-        Raises:
-            LinkClosed: it never will.
-        """
-        if self._streams is None:
-            raise LinkClosed(self._lost or "closed")
-        await self._streams.room(Lane.CONTROL)
-
-    def pause(self) -> None:
-        """Grant nothing more on control and message."""
-        if self._streams is not None:
-            self._streams.pause()
-
-    def resume(self) -> None:
-        """Grant again."""
-        if self._streams is not None:
-            self._streams.resume()
 
     async def say_goodbye(self, code: int, reason: str) -> None:
         """Let the client acknowledge what was sent, for a second at most; end the session with `code`, and wait until
@@ -239,27 +191,9 @@ class WebTransportLink:
             return 0
         return max(0, self._peer.max_datagram - len(self.http3.session.prefix))
 
-    def send_on(self, lane: int, data: bytes) -> bool:
-        """Queue bytes on a lane; False when it takes no more until `writable`."""
-        return self._streams is None or self._streams.send_on(lane, data)
-
-    def unsent_on(self, lane: int) -> int:
-        """Bytes of a lane that the peer has not acknowledged."""
-        return self._streams.unsent_on(lane) if self._streams is not None else 0
-
     def send_datagram(self, frame: bytes) -> bool:
         """Queue one datagram; False when it was dropped or is too long."""
         return self.http3.has_datagrams and self.http3.session.send_datagram(frame)
-
-    def open_stream(self) -> OutgoingStream:
-        """Open an ephemeral stream to the peer.
-
-        Raises:
-            LinkClosed: the link is gone, or no further stream may be opened now.
-        """
-        if self._streams is None:
-            raise LinkClosed(self._lost or "closed")
-        return self._streams.open_stream()
 
     def drain(self) -> None:
         """Ask the client to leave soon (DRAIN_SESSION); frames still flow both ways."""
