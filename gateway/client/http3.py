@@ -24,11 +24,10 @@ from gateway.protocol.http3 import (
     frame,
     parse_close,
     parse_settings,
-    read_varint,
     settings_frame,
-    varint,
 )
 from gateway.protocol.qpack import DecoderStream, check_encoder_stream, decode_headers, encode_headers
+from gateway.protocol.varints import read_varint, varint
 from gateway.protocol.websocket import SUBPROTOCOL
 
 MAX_SETTINGS: Final = 4_096

@@ -1,4 +1,4 @@
-"""What HTTP/3 and WebTransport over it put on the wire: numbers, varints, frames, capsules, error codes. Sans-I/O.
+"""What HTTP/3 and WebTransport over it put on the wire: numbers, frames, capsules, error codes. Sans-I/O.
 
 RFC 9114 (HTTP/3), 9204 (QPACK), 9297 (datagrams, capsules), 9220 (extended CONNECT), draft-ietf-webtrans-http3 from 02
 to 15: their stream forms, capsules and error codes are the same. No stream, connection or rule is kept here.
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum, IntEnum
 from typing import Final
+
+from gateway.protocol.varints import read_varint, varint
 
 
 class H3Code(IntEnum):
@@ -104,30 +106,6 @@ class H3Failure(Exception):
         super().__init__(reason)
         self.code = code
         self.reason = reason
-
-
-# -- varints (RFC 9000 section 16) -----------------------------------------------------------------------------
-
-
-def varint(value: int) -> bytes:
-    """The shortest form of `value`, below 2^62."""
-    if value < 0x40:
-        return value.to_bytes(1, "big")
-    if value < 0x4000:
-        return (value | 0x4000).to_bytes(2, "big")
-    if value < 0x4000_0000:
-        return (value | 0x8000_0000).to_bytes(4, "big")
-    return (value | 0xC000_0000_0000_0000).to_bytes(8, "big")
-
-
-def read_varint(data: bytes, at: int = 0) -> tuple[int, int] | None:
-    """The value at `at` and where it ends; None when it is not all there."""
-    if at >= len(data):
-        return None
-    size = 1 << (data[at] >> 6)
-    if at + size > len(data):
-        return None
-    return int.from_bytes(data[at : at + size], "big") & ((1 << (8 * size - 2)) - 1), at + size
 
 
 # -- error codes of a session's streams (the draft's section 4.4) --------------------------------------------------

@@ -122,7 +122,7 @@ def is_worth_telling(limit: Limit) -> bool:
     return added > 0 and limit.sent - limit.used < added
 
 
-def varint(data: bytes, at: int) -> tuple[int, int]:
+def pull_varint(data: bytes, at: int) -> tuple[int, int]:
     """An integer of variable length (RFC 9000 section 16), and where it ends."""
     first = data[at]
     if first < 0x40:
@@ -131,17 +131,6 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
     if at + size > len(data):
         raise BufferReadError
     return int.from_bytes(data[at : at + size], "big") & (1 << (8 * size - 2)) - 1, at + size
-
-
-def encoded(value: int) -> bytes:
-    """The integer, as short as it can be."""
-    if value < 0x40:
-        return value.to_bytes(1, "big")
-    if value < 0x4000:
-        return (value | 0x4000).to_bytes(2, "big")
-    if value < 0x4000_0000:
-        return (value | 0x8000_0000).to_bytes(4, "big")
-    return (value | 0xC000_0000_0000_0000).to_bytes(8, "big")
 
 
 NO_TLS: Final = NoTls()

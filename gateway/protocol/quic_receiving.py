@@ -26,7 +26,7 @@ from aioquic.tls import Epoch
 from cryptography.exceptions import InvalidTag
 
 from gateway.protocol.quic_hardening import SturdyConnection
-from gateway.protocol.quic_lean import OneRange, varint
+from gateway.protocol.quic_lean import OneRange, pull_varint
 
 ACK_DELAY: Final = 0.02
 """Seconds that an acknowledgement may wait for something to travel with: less than the 25 ms that we announce."""
@@ -242,7 +242,7 @@ class ReceivingConnection(SturdyConnection):
                     eliciting, probing = True, False
                     continue
                 if kind == 0x31 and short and self._configuration.max_datagram_frame_size:
-                    size, at = varint(plain, at + 1)
+                    size, at = pull_varint(plain, at + 1)
                     if at + size > end:
                         raise BufferReadError
                     self._events.append(DatagramFrameReceived(data=plain[at : at + size]))
@@ -276,13 +276,13 @@ class ReceivingConnection(SturdyConnection):
     def _stream_frame(self, plain: bytes, at: int, kind: int, context: QuicReceiveContext) -> int:
         """The next bytes of a stream that is known, in order; anything else in the general way. Where it ends."""
         start = at
-        stream_id, at = varint(plain, at + 1)
+        stream_id, at = pull_varint(plain, at + 1)
         offset = 0
         if kind & 4:
-            offset, at = varint(plain, at)
+            offset, at = pull_varint(plain, at)
         size = len(plain) - at
         if kind & 2:
-            size, at = varint(plain, at)
+            size, at = pull_varint(plain, at)
             if at + size > len(plain):
                 raise BufferReadError
         stream = self._streams.get(stream_id)
@@ -314,10 +314,10 @@ class ReceivingConnection(SturdyConnection):
 
     def _ack_frame(self, plain: bytes, at: int, now: float) -> int:
         """An acknowledgement of one range. Where it ends; 0 when it is one for the general way."""
-        largest, at = varint(plain, at + 1)
-        delay, at = varint(plain, at)
-        ranges, at = varint(plain, at)
-        first, at = varint(plain, at)
+        largest, at = pull_varint(plain, at + 1)
+        delay, at = pull_varint(plain, at)
+        ranges, at = pull_varint(plain, at)
+        first, at = pull_varint(plain, at)
         if ranges or first > largest or largest >= self._packet_number or largest - first <= self._skipped <= largest:
             return 0
         space = self._spaces[Epoch.ONE_RTT]  # `_space` is for what has settled: this may come before

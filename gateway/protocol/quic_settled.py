@@ -16,8 +16,9 @@ from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 from aioquic.tls import Epoch
 
-from gateway.protocol.quic_lean import NO_KEYS, NO_TLS, SILENCE, Few, Sent, Window, encoded, is_worth_telling
+from gateway.protocol.quic_lean import NO_KEYS, NO_TLS, SILENCE, Few, Sent, Window, is_worth_telling
 from gateway.protocol.quic_receiving import ACK_DELAY, SAMPLE, ReceivingConnection
+from gateway.protocol.varints import varint
 
 TAG: Final = 16
 """Bytes by which protection makes a packet longer."""
@@ -197,7 +198,7 @@ class SettledConnection(ReceivingConnection):
     def _fill_datagrams(pending: Any, frames: list[bytes], left: int) -> int:
         while pending:
             size = len(pending[0])
-            head = b"\x31" + encoded(size)
+            head = b"\x31" + varint(size)
             if len(head) + size > left:
                 break
             frames.append(head)
@@ -214,7 +215,7 @@ class SettledConnection(ReceivingConnection):
             sender = stream.sender
             stream_id = stream.stream_id or 0
             offset = sender.next_offset
-            head = 2 + len(encoded(stream_id)) + (len(encoded(offset)) if offset else 0) + 1
+            head = 2 + len(varint(stream_id)) + (len(varint(offset)) if offset else 0) + 1
             if left <= head:
                 return busy[index:] + again if frames else []
             highest = sender.highest_offset
@@ -226,8 +227,8 @@ class SettledConnection(ReceivingConnection):
             kind = 0x0A | (4 if offset else 0) | frame.fin
             frames.append(
                 bytes((kind,))
-                + encoded(stream_id)
-                + (encoded(offset) if offset else b"")
+                + varint(stream_id)
+                + (varint(offset) if offset else b"")
                 + (size | 0x4000).to_bytes(2, "big")
             )
             frames.append(frame.data)
@@ -242,12 +243,12 @@ class SettledConnection(ReceivingConnection):
         ranges = space.ack_queue
         delay = int((now - (space.largest_received_time or now)) * 1_000_000) >> self._local_ack_delay_exponent
         last = ranges[-1]
-        parts = [b"\x02", encoded(last.stop - 1), encoded(max(delay, 0))]
+        parts = [b"\x02", varint(last.stop - 1), varint(max(delay, 0))]
         below = list(ranges)[-2:-32:-1]
-        parts += (encoded(len(below)), encoded(last.stop - 1 - last.start))
+        parts += (varint(len(below)), varint(last.stop - 1 - last.start))
         start = last.start
         for each in below:
-            parts += (encoded(start - each.stop - 1), encoded(each.stop - each.start - 1))
+            parts += (varint(start - each.stop - 1), varint(each.stop - each.start - 1))
             start = each.start
         return b"".join(parts)
 

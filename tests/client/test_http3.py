@@ -18,9 +18,9 @@ from gateway.protocol.http3 import (
     frame,
     parse_close,
     settings_frame,
-    varint,
 )
 from gateway.protocol.qpack import decode_headers, encode_headers
+from gateway.protocol.varints import varint
 
 CONTROL, ENCODER, SESSION_STREAM = 3, 7, 15
 SETTINGS: dict[int, int] = {Setting.ENABLE_CONNECT_PROTOCOL: 1, Setting.H3_DATAGRAM: 1, Setting.WEBTRANSPORT_DRAFT02: 1}

@@ -16,12 +16,11 @@ from gateway.protocol.http3 import (
     from_h3,
     parse_close,
     parse_settings,
-    read_varint,
     settings_frame,
     to_h3,
-    varint,
 )
 from gateway.protocol.qpack import DecoderStream, check_encoder_stream, decode_headers, encode_headers
+from gateway.protocol.varints import read_varint, varint
 
 VALUES = (0, 1, 0x3F, 0x40, 0x3FFF, 0x4000, 0x3FFF_FFFF, 0x4000_0000, (1 << 62) - 1)
 

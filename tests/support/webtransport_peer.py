@@ -20,11 +20,10 @@ from gateway.protocol.http3 import (
     close_capsule,
     frame,
     parse_close,
-    read_varint,
     settings_frame,
-    varint,
 )
 from gateway.protocol.qpack import decode_headers, encode_headers
+from gateway.protocol.varints import read_varint, varint
 from tests.support.quic_peer import PATIENCE, Pipe, QuicClient
 
 SETTINGS: dict[int, int] = {Setting.H3_DATAGRAM: 1, Setting.WEBTRANSPORT_DRAFT02: 1}

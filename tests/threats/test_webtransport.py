@@ -14,8 +14,9 @@ from gateway._framing import build_heartbeat
 from gateway.core.link import Lane
 from gateway.core.settings import LoginSettings
 from gateway.protocol.codes import Code
-from gateway.protocol.http3 import H3Code, frame, varint
+from gateway.protocol.http3 import H3Code, frame
 from gateway.protocol.messages import AuthResponse
+from gateway.protocol.varints import varint
 from gateway.transports.settings_webtransport import WebTransportSettings
 from gateway.transports.webtransport import link
 from gateway.transports.webtransport.http3 import Http3

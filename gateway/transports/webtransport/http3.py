@@ -30,11 +30,10 @@ from gateway.protocol.http3 import (
     StreamType,
     frame,
     parse_close,
-    read_varint,
     settings_frame,
-    varint,
 )
 from gateway.protocol.qpack import decode_headers, encode_headers
+from gateway.protocol.varints import read_varint, varint
 from gateway.transports.quic.peer import QuicPeer
 from gateway.transports.webtransport.counts import WebTransportCounts
 from gateway.transports.webtransport.kinds import MAX_HEADERS, Opening, SessionStream, Unwanted

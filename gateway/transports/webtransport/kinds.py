@@ -19,9 +19,9 @@ from gateway.protocol.http3 import (
     Reader,
     StreamType,
     parse_settings,
-    read_varint,
 )
 from gateway.protocol.qpack import DecoderStream, check_encoder_stream
+from gateway.protocol.varints import read_varint
 
 if TYPE_CHECKING:
     from gateway.transports.webtransport.http3 import Http3

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from gateway.core.link import LinkClosed, StreamSink
-from gateway.protocol.http3 import Capsule, FrameType, H3Code, StreamType, close_capsule, frame, from_h3, to_h3, varint
+from gateway.protocol.http3 import Capsule, FrameType, H3Code, StreamType, close_capsule, frame, from_h3, to_h3
+from gateway.protocol.varints import varint
 from gateway.transports.quic.peer import QuicPeer
 from gateway.transports.webtransport.counts import WebTransportCounts
 

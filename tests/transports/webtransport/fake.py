@@ -13,8 +13,9 @@ from aioquic.quic.events import (
 )
 
 from gateway.core.link import LinkClosed
-from gateway.protocol.http3 import FrameType, Manner, Reader, StreamType, frame, settings_frame, varint
+from gateway.protocol.http3 import FrameType, Manner, Reader, StreamType, frame, settings_frame
 from gateway.protocol.qpack import Headers, decode_headers, encode_headers
+from gateway.protocol.varints import varint
 from gateway.transports.quic.peer import QuicPeer
 from gateway.transports.settings_webtransport import WebTransportSettings
 from gateway.transports.webtransport.counts import WebTransportCounts

@@ -16,8 +16,8 @@ from gateway.protocol.http3 import (
     parse_settings,
     settings_frame,
     to_h3,
-    varint,
 )
+from gateway.protocol.varints import varint
 from gateway.transports.webtransport.http3 import IDLE_FRAMES
 from gateway.transports.webtransport.kinds import MAX_HEADERS
 from gateway.transports.webtransport.session import HELD_BYTES, HELD_DATAGRAMS, HELD_STREAMS

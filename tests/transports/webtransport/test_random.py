@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from gateway.protocol.http3 import Capsule, close_capsule, frame, settings_frame, to_h3, varint
+from gateway.protocol.http3 import Capsule, close_capsule, frame, settings_frame, to_h3
+from gateway.protocol.varints import varint
 from gateway.transports.webtransport.session import HELD_BYTES, HELD_DATAGRAMS, HELD_STREAMS
 from tests.transports.webtransport.fake import CONTROL, ORIGIN, Client, FakeSink, request
 
